@@ -1,0 +1,40 @@
+//! The one place where a `Duration` becomes an instant on the monotonic clock.
+
+use std::time::{Duration, Instant};
+
+/// The end of a wait: an instant, or never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Waits for ever.
+    pub(crate) const NEVER: Deadline = Deadline(None);
+
+    /// Ends `limit` from now; a limit that reaches past the clock's range never ends.
+    pub(crate) fn after(limit: Duration) -> Deadline {
+        Deadline(Instant::now().checked_add(limit))
+    }
+
+    /// What is left: `None` if this never ends, zero if it has passed.
+    pub(crate) fn remaining(self) -> Option<Duration> {
+        self.0.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn has_passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Deadline;
+    use std::time::Duration;
+
+    #[test]
+    fn a_limit_past_the_clocks_range_never_ends() {
+        assert_eq!(Deadline::after(Duration::MAX).remaining(), None);
+        assert!(!Deadline::NEVER.has_passed());
+        assert!(Deadline::after(Duration::ZERO).has_passed());
+    }
+}

@@ -1,0 +1,231 @@
+//! What became of a user's function in another process.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// Says what became of a function that ran in another process.
+///
+/// It can travel: a function may return it from one process to the next.
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::Pool;
+///
+/// let pool = Pool::builder().workers(1).build()?;
+/// let error = pool.map([1, 2, 3], |n: i32| if n == 2 { panic!("no twos") } else { n }).unwrap_err();
+/// assert!(error.is_panic());
+/// assert_eq!(error.panic_message(), Some("no twos"));
+/// assert_eq!(error.item(), Some(1));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskError(Box<Account>);
+
+/// The kinds of [`TaskError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TaskErrorKind {
+    /// The function panicked; its worker lives on.
+    Panic,
+    /// The process died under the function: a signal, an exit, an abort, the OOM killer.
+    Crash,
+    /// Its time limit passed; it was killed.
+    Timeout,
+    /// It was cancelled before it had ended.
+    Cancelled,
+    /// The argument could not be encoded here, so the function never ran.
+    ArgumentEncoding,
+    /// The argument could not be decoded there, so the function never ran.
+    ArgumentDecoding,
+    /// The function returned, but there its result could not be encoded.
+    ResultEncoding,
+    /// The function returned, but here its result could not be decoded.
+    ResultDecoding,
+    /// No process could be had to run it, or the system failed otherwise.
+    System,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Account {
+    kind: TaskErrorKind,
+    message: String,
+    location: Option<String>,
+    backtrace: Option<String>,
+    type_name: Option<String>,
+    status: Option<i32>,
+    pid: Option<u32>,
+    item: Option<u64>,
+}
+
+impl TaskError {
+    /// Tells whether the function panicked. The worker lives on.
+    pub fn is_panic(&self) -> bool {
+        self.0.kind == TaskErrorKind::Panic
+    }
+
+    /// Tells whether the process died under the function: a signal, an exit, an abort, the OOM killer.
+    pub fn is_crash(&self) -> bool {
+        self.0.kind == TaskErrorKind::Crash
+    }
+
+    /// Tells whether the time limit passed and the process was killed for it.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == TaskErrorKind::Timeout
+    }
+
+    /// Tells whether the call was cancelled before it had ended.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == TaskErrorKind::Cancelled
+    }
+
+    /// Returns the kind, for a `match`.
+    pub fn kind(&self) -> TaskErrorKind {
+        self.0.kind
+    }
+
+    /// Returns the message of a panic; `None` for other kinds.
+    ///
+    /// A payload that is no string has the message that the standard library prints for it.
+    pub fn panic_message(&self) -> Option<&str> {
+        self.is_panic().then_some(self.0.message.as_str())
+    }
+
+    /// Returns where a panic happened, as `file:line:column`.
+    pub fn location(&self) -> Option<&str> {
+        self.0.location.as_deref()
+    }
+
+    /// Returns the backtrace of a panic, if `RUST_BACKTRACE` asked for one.
+    pub fn backtrace(&self) -> Option<&str> {
+        self.0.backtrace.as_deref()
+    }
+
+    /// Returns the exit status of the process that died, as far as it is known.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.0.status.map(ExitStatus::from_raw)
+    }
+
+    /// Returns the process that ran the function, if one did.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid
+    }
+
+    /// Returns the index in the input of a map, from 0; `None` where there is no such input.
+    pub fn item(&self) -> Option<usize> {
+        self.0.item.and_then(|item| usize::try_from(item).ok())
+    }
+
+    /// A failure of `kind`; the message is what is said of it.
+    pub(crate) fn new(kind: TaskErrorKind, message: impl Into<String>) -> TaskError {
+        TaskError(Box::new(Account {
+            kind,
+            message: message.into(),
+            location: None,
+            backtrace: None,
+            type_name: None,
+            status: None,
+            pid: None,
+            item: None,
+        }))
+    }
+
+    /// A process that died under the function.
+    pub(crate) fn crash(status: Option<ExitStatus>) -> TaskError {
+        let mut error = TaskError::new(TaskErrorKind::Crash, "");
+        error.0.status = status.map(ExitStatusExt::into_raw);
+        error
+    }
+
+    /// A value of the type named could not be encoded or decoded.
+    pub(crate) fn of_type(
+        kind: TaskErrorKind,
+        type_name: &str,
+        why: impl Into<String>,
+    ) -> TaskError {
+        let mut error = TaskError::new(kind, why);
+        error.0.type_name = Some(type_name.to_owned());
+        error
+    }
+
+    pub(crate) fn at_location(
+        mut self,
+        location: Option<String>,
+        backtrace: Option<String>,
+    ) -> TaskError {
+        self.0.location = location;
+        self.0.backtrace = backtrace;
+        self
+    }
+
+    pub(crate) fn in_process(mut self, pid: u32) -> TaskError {
+        self.0.pid = Some(pid);
+        self
+    }
+
+    pub(crate) fn at_item(mut self, item: Option<usize>) -> TaskError {
+        self.0.item = item.map(|item| item as u64);
+        self
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let account = &*self.0;
+        match account.item {
+            Some(item) => write!(f, "item {item}: ")?,
+            None => {}
+        }
+        let type_name = account.type_name.as_deref().unwrap_or("value");
+        let message = account.message.as_str();
+        match account.kind {
+            TaskErrorKind::Panic => {
+                write!(f, "the function panicked")?;
+                if let Some(location) = &account.location {
+                    write!(f, " at {location}")?;
+                }
+                write!(f, ": {message}")?;
+            }
+            TaskErrorKind::Crash => {
+                write!(f, "the process died under the function: ")?;
+                match self.exit_status() {
+                    Some(status) => write!(f, "{status}")?,
+                    None => write!(f, "its exit status is not known")?,
+                }
+            }
+            TaskErrorKind::Timeout => write!(f, "its time limit passed, and it was killed")?,
+            TaskErrorKind::Cancelled => write!(f, "it was cancelled")?,
+            TaskErrorKind::ArgumentEncoding => {
+                write!(f, "its argument of type `{type_name}` cannot be encoded: {message}")?;
+            }
+            TaskErrorKind::ArgumentDecoding => {
+                write!(f, "its argument of type `{type_name}` cannot be decoded there: {message}")?;
+            }
+            TaskErrorKind::ResultEncoding => {
+                write!(f, "its result of type `{type_name}` cannot be encoded: {message}")?;
+            }
+            TaskErrorKind::ResultDecoding => {
+                write!(f, "its result of type `{type_name}` cannot be decoded here: {message}")?;
+            }
+            TaskErrorKind::System => write!(f, "it could not be run: {message}")?,
+        }
+        match account.pid {
+            Some(pid) => write!(f, " (process {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskError({self})")?;
+        match &self.0.backtrace {
+            Some(backtrace) => write!(f, "\n{backtrace}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for TaskError {}

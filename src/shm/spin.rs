@@ -1,0 +1,101 @@
+//! Spinning before sleeping, as long as it pays.
+
+use crate::sys::limits;
+use std::hint::spin_loop;
+use std::time::{Duration, Instant};
+
+/// The longest spin. Waking a halted processor costs 20 to 50 microseconds, so that a wait this long costs no more
+/// than twice what the best choice would have.
+const LONGEST: Duration = Duration::from_micros(50);
+/// What a spin that has been given up is tried with again, now and then.
+const PROBE: Duration = Duration::from_micros(4);
+/// How many waits pass between two such trials.
+const PROBE_EVERY: u32 = 16;
+
+/// Decides how long one waiter spins. A spin that paid may take twice as long as it took the next time; one that did not
+/// halves what is allowed, until it is not worth a look at the clock. With one processor it never spins: whoever is
+/// awaited could not run meanwhile.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    allowed: Duration,
+    waits_since_probe: u32,
+}
+
+impl Spin {
+    pub(crate) fn new() -> Spin {
+        let allowed = if limits::processors() > 1 { LONGEST } else { Duration::ZERO };
+        Spin { allowed, waits_since_probe: 0 }
+    }
+
+    /// Spins until `is_done` or until it no longer pays; returns whether it is done.
+    pub(crate) fn until(&mut self, mut is_done: impl FnMut() -> bool) -> bool {
+        if is_done() {
+            return true;
+        }
+        let allowed = self.budget();
+        if allowed.is_zero() {
+            return false;
+        }
+        let start = Instant::now();
+        loop {
+            for _ in 0..32 {
+                spin_loop();
+                if is_done() {
+                    self.allowed = self.allowed.max((start.elapsed() * 4).min(LONGEST));
+                    return true;
+                }
+            }
+            if start.elapsed() >= allowed {
+                self.allowed /= 2;
+                return false;
+            }
+        }
+    }
+
+    fn budget(&mut self) -> Duration {
+        if limits::processors() == 1 {
+            return Duration::ZERO;
+        }
+        if self.allowed >= PROBE {
+            return self.allowed;
+        }
+        self.waits_since_probe += 1;
+        if self.waits_since_probe >= PROBE_EVERY {
+            self.waits_since_probe = 0;
+            return PROBE;
+        }
+        Duration::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spin_that_never_pays_is_given_up_and_tried_again_now_and_then() {
+        let mut spin = Spin::new();
+        for _ in 0..20 {
+            spin.until(|| false);
+        }
+        let mut looks = 0;
+        let spun: Vec<bool> = (0..64)
+            .map(|_| {
+                looks = 0;
+                spin.until(|| {
+                    looks += 1;
+                    false
+                });
+                looks > 1
+            })
+            .collect();
+        let tried = spun.iter().filter(|&&spun| spun).count();
+        assert!(tried <= 4, "{tried} of 64 waits spun");
+        assert!(limits::processors() == 1 || tried > 0);
+    }
+
+    #[test]
+    fn what_is_done_already_needs_no_spin() {
+        assert!(Spin::new().until(|| true));
+    }
+}

@@ -1,0 +1,20 @@
+//! Error numbers, and calls that are repeated when a signal interrupts them.
+
+use nix::errno::Errno;
+use std::io;
+
+/// Repeats `call` as long as a signal interrupts it, so that `EINTR` is never seen above.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(value) => return Ok(value),
+        }
+    }
+}
+
+/// The result of a bare system call: the value, or `errno`.
+pub(crate) fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    Errno::result(result)
+}

@@ -1,0 +1,168 @@
+//! A function as a number that means the same function in every process of this executable.
+//!
+//! Each function that travels has a [`Descriptor`]: a constant in the executable that holds its entry point, the types
+//! of its input and output, and, to tell it from any other bytes, the address of one marker. What travels is the
+//! descriptor's offset in the image. Whoever receives one checks that it lies in a part of the executable that nobody
+//! can write and holds the marker; only a real descriptor does. So no number, wherever it came from, makes
+//! this process run anything but a function of the right type that this program does send.
+
+use super::image::main_image;
+use serde::{Deserialize, Serialize};
+use std::any::TypeId;
+
+/// A function of this executable, by its descriptor's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct FunctionId(u64);
+
+impl FunctionId {
+    /// As it stands in a message.
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// As it was read from a message: it means nothing until it is resolved.
+    pub(crate) fn from_bits(bits: u64) -> FunctionId {
+        FunctionId(bits)
+    }
+}
+
+/// How a function is run on an input of its own shape.
+pub(crate) trait Body: 'static {
+    /// The user's function: a type without data, of which the caller had a value.
+    type Function: Copy + 'static;
+    type Input: 'static;
+    type Output: 'static;
+
+    fn run(function: Self::Function, input: &mut Self::Input) -> Self::Output;
+}
+
+/// A function that was found by its number.
+pub(crate) type Entry<I, O> = fn(&mut I) -> O;
+
+#[derive(Debug)]
+struct Marker(#[allow(dead_code, reason = "it is its address that counts")] u8);
+
+static MARKER: Marker = Marker(0);
+
+/// The part that every descriptor starts with, whatever its types.
+#[repr(C)]
+struct Head {
+    marker: *const Marker,
+    signature: fn() -> TypeId,
+}
+
+#[repr(C)]
+struct Descriptor<I, O> {
+    head: Head,
+    entry: Entry<I, O>,
+}
+
+struct Described<B>(B);
+
+impl<B: Body> Described<B> {
+    const DESCRIPTOR: &'static Descriptor<B::Input, B::Output> = &Descriptor {
+        head: Head { marker: &raw const MARKER, signature: TypeId::of::<Entry<B::Input, B::Output>> },
+        entry: enter::<B>,
+    };
+}
+
+/// Where every call from another process arrives.
+fn enter<B: Body>(input: &mut B::Input) -> B::Output {
+    const { assert!(size_of::<B::Function>() == 0) };
+    let function = std::ptr::NonNull::<B::Function>::dangling();
+    // SAFETY: the type has no size, so that a dangling, aligned pointer is valid to read; it is `Copy`, and this entry
+    // can only be reached through a descriptor that `describe` gave away for a value of the type: this is a copy of it.
+    let function = unsafe { function.read() };
+    B::run(function, input)
+}
+
+/// Tells the number of the body that runs `function`; `None` where the code was not linked into the main executable.
+pub(crate) fn describe<B: Body>(function: B::Function) -> Option<FunctionId> {
+    // The value itself is what allows `enter` to make a copy of it.
+    let _witness: B::Function = function;
+    let descriptor: *const Descriptor<B::Input, B::Output> = Described::<B>::DESCRIPTOR;
+    let len = size_of::<Descriptor<B::Input, B::Output>>();
+    main_image().offset_of(descriptor as usize, len).map(FunctionId)
+}
+
+/// Finds the function behind a number, wherever that came from: `None` unless it has exactly these types.
+pub(crate) fn resolve<I: 'static, O: 'static>(id: FunctionId) -> Option<Entry<I, O>> {
+    let address = main_image().address_of(id.0, size_of::<Descriptor<I, O>>())?;
+    if address % align_of::<Descriptor<I, O>>() != 0 {
+        return None;
+    }
+    // SAFETY: a `Head`'s first word lies in a part of the executable that is mapped for reading as long as the process
+    // lives and that nobody can write; the address is aligned.
+    let marker = unsafe { (address as *const usize).read() };
+    if marker != &raw const MARKER as usize {
+        return None;
+    }
+    // SAFETY: the marker's address stands in no constant but the descriptors', so here is a whole, initialized one, of
+    // some type: each starts with a `Head`.
+    let head = unsafe { &*(address as *const Head) };
+    if (head.signature)() != TypeId::of::<Entry<I, O>>() {
+        return None;
+    }
+    // SAFETY: as above, and its own word says that its entry has these types.
+    Some(unsafe { (*(address as *const Descriptor<I, O>)).entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Double;
+
+    impl Body for Double {
+        type Function = fn(&i32);
+        type Input = i32;
+        type Output = i64;
+        fn run(_function: fn(&i32), input: &mut i32) -> i64 {
+            i64::from(*input) * 2
+        }
+    }
+
+    struct Apply<F>(F);
+
+    impl<F: Fn(i32) -> i64 + Copy + 'static> Body for Apply<F> {
+        type Function = F;
+        type Input = i32;
+        type Output = i64;
+        fn run(function: F, input: &mut i32) -> i64 {
+            function(*input)
+        }
+    }
+
+    fn id_of<F: Fn(i32) -> i64 + Copy + 'static>(function: F) -> FunctionId {
+        describe::<Apply<F>>(function).unwrap()
+    }
+
+    #[test]
+    fn a_number_leads_back_to_its_function() {
+        let id = id_of(|n| i64::from(n) * 2);
+        let other = id_of(|n| i64::from(n) + 1);
+        assert_eq!(resolve::<i32, i64>(id).unwrap()(&mut 21), 42);
+        assert_eq!(resolve::<i32, i64>(other).unwrap()(&mut 21), 22);
+    }
+
+    #[test]
+    fn a_function_of_other_types_is_not_found() {
+        let id = id_of(|n| i64::from(n) * 2);
+        assert!(resolve::<i32, i32>(id).is_none());
+        assert!(resolve::<u32, i64>(id).is_none());
+    }
+
+    #[test]
+    fn any_other_number_is_no_function() {
+        let FunctionId(real) = id_of(|n| i64::from(n) * 3);
+        for distance in 1..4096 {
+            for bits in [real.wrapping_sub(distance), real + distance, distance, u64::MAX - distance] {
+                if let Some(entry) = resolve::<i32, i64>(FunctionId(bits)) {
+                    // Another real descriptor: the tests above have some.
+                    entry(&mut 1);
+                    assert!(bits % 8 == 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a process is to the kernel: its pid, name, parent, streams, directory, environment, and its end.
+
+use super::errno::retry;
+use nix::sys::signal::Signal;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// This process.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+/// The process that made this one, or whoever adopted it.
+pub(crate) fn parent_pid() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+/// Names this thread, as `ps` and `top` show it: the kernel keeps 15 bytes.
+pub(crate) fn name_thread(name: &str) -> io::Result<()> {
+    let kept: Vec<u8> = name.bytes().filter(|&byte| byte != 0).take(15).collect();
+    let kept = CString::new(kept)?;
+    Ok(nix::sys::prctl::set_name(&kept)?)
+}
+
+/// Has the kernel kill this process when the thread that forked it ends; an error if that has happened already.
+pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if parent_pid() == parent {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotFound, "the parent is gone"))
+    }
+}
+
+/// Makes `streams` the standard input, output and error.
+pub(crate) fn replace_streams(streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    retry(|| nix::unistd::dup2_stdin(streams[0]))?;
+    retry(|| nix::unistd::dup2_stdout(streams[1]))?;
+    retry(|| nix::unistd::dup2_stderr(streams[2]))
+}
+
+/// The standard input, output and error of this process, as far as they are open.
+pub(crate) fn streams() -> [Option<BorrowedFd<'static>>; 3] {
+    [0, 1, 2].map(|number| {
+        // SAFETY: the number is not -1. The standard streams stay open as long as the process lives, or their number is
+        // taken by another file: whichever it is, it is only passed to the kernel here, at once.
+        let stream = unsafe { BorrowedFd::borrow_raw(number) };
+        nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_GETFD).ok().map(|_| stream)
+    })
+}
+
+/// Makes the directory behind `directory` the current one.
+pub(crate) fn change_directory(directory: impl AsFd) -> io::Result<()> {
+    retry(|| nix::unistd::fchdir(&directory))
+}
+
+/// Makes `variables` the whole environment.
+///
+/// # Errors
+///
+/// Where this process has several threads: another one might be reading the environment.
+pub(crate) fn replace_environment(variables: &[(OsString, OsString)]) -> io::Result<()> {
+    require_single_thread()?;
+    let old: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in old.iter().filter(|name| is_valid_name(name)) {
+        // SAFETY: this is the only thread, as just checked, so that nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
+    add_to_environment(variables)
+}
+
+/// Sets `variables` beside those that are there.
+///
+/// # Errors
+///
+/// As [`replace_environment`].
+pub(crate) fn add_to_environment(variables: &[(OsString, OsString)]) -> io::Result<()> {
+    require_single_thread()?;
+    for (name, value) in variables.iter().filter(|(name, _)| is_valid_name(name)) {
+        // SAFETY: this is the only thread, as just checked, so that nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+/// Whether `std` takes it as a variable's name, without a panic.
+fn is_valid_name(name: &std::ffi::OsStr) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = name.as_bytes();
+    !bytes.is_empty() && !bytes.contains(&b'=') && !bytes.contains(&0)
+}
+
+/// Checks that this process has one thread, by the links of the folder that the kernel keeps for its threads.
+pub(crate) fn require_single_thread() -> io::Result<()> {
+    let links = retry(|| nix::sys::stat::stat(c"/proc/self/task"))?.st_nlink;
+    if links == 3 {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "other threads run in this process"))
+    }
+}
+
+/// Ends the process here: no destructors, no flushing.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any code and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// 16 bytes that nobody can guess.
+pub(crate) fn nonce() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let filled = retry(|| {
+        // SAFETY: the buffer has the length that is given.
+        nix::errno::Errno::result(unsafe {
+            libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0)
+        })
+    })?;
+    if filled == 16 { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Whether the kernel runs this program with more rights than its caller has (set-user-id, capabilities).
+pub(crate) fn is_privileged_image() -> bool {
+    // SAFETY: `getauxval` reads the auxiliary vector and takes any key.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}

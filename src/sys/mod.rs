@@ -1,0 +1,22 @@
+//! Every system call and every line of `unsafe`, one file for each concern.
+//!
+//! Each function here is safe to call with any argument: what it needs for that it checks, or its types carry.
+//! Layers above never name `libc` or `nix`.
+#![allow(
+    unsafe_code,
+    reason = "the one door: each block has one operation and answers its callee's contract"
+)]
+
+pub(crate) mod errno;
+pub(crate) mod limits;
+pub(crate) mod memory;
+pub(crate) mod poll;
+pub(crate) mod socket;
+pub(crate) mod pidfd;
+pub(crate) mod signal;
+pub(crate) mod identity;
+pub(crate) mod image;
+pub(crate) mod function;
+pub(crate) mod exec;
+pub(crate) mod fork;
+pub(crate) mod hook;

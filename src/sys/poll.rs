@@ -1,0 +1,97 @@
+//! Waiting for descriptors: for a few of them with `poll`, for a pool's with `epoll`, and waking such a wait.
+
+use super::errno::retry;
+use crate::deadline::Deadline;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Blocks until one of `descriptors` is readable or closed, or `deadline` passes; tells which are.
+pub(crate) fn readable<const N: usize>(
+    descriptors: [BorrowedFd<'_>; N],
+    deadline: Deadline,
+) -> io::Result<[bool; N]> {
+    let mut polled = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(polled.map(|descriptor| descriptor.any().unwrap_or(true)))
+}
+
+/// Milliseconds, rounded up, so that a wait never ends before its deadline.
+fn timeout(deadline: Deadline) -> PollTimeout {
+    match deadline.remaining() {
+        None => PollTimeout::NONE,
+        Some(left) => {
+            let rounded = left.saturating_add(Duration::from_nanos(999_999)).as_millis();
+            PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX)
+        }
+    }
+}
+
+/// A set of descriptors that is waited for as one; each has a number of the caller's.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    epoll: Epoll,
+}
+
+impl Watch {
+    pub(crate) fn new() -> io::Result<Watch> {
+        Ok(Watch { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
+    }
+
+    /// Watches `descriptor` until it is removed or closed.
+    pub(crate) fn add(&self, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
+    }
+
+    pub(crate) fn remove(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.epoll.delete(descriptor)?)
+    }
+
+    /// Blocks until a descriptor is readable or closed, or `deadline` passes; puts the numbers into `ready`.
+    pub(crate) fn wait(&self, ready: &mut Vec<u64>, deadline: Deadline) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = retry(|| {
+            let timeout = match timeout(deadline).as_millis() {
+                None => EpollTimeout::NONE,
+                Some(milliseconds) => {
+                    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
+                }
+            };
+            self.epoll.wait(&mut events, timeout)
+        })?;
+        ready.clear();
+        ready.extend(events[..count].iter().map(EpollEvent::data));
+        Ok(())
+    }
+}
+
+/// A descriptor that any thread can make readable, to wake one that waits.
+#[derive(Debug)]
+pub(crate) struct Wake {
+    event: EventFd,
+}
+
+impl Wake {
+    pub(crate) fn new() -> io::Result<Wake> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Wake { event: EventFd::from_flags(flags)? })
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.event.as_fd()
+    }
+
+    /// Makes it readable. Fails only where it already is.
+    pub(crate) fn ring(&self) {
+        let _already_readable = self.event.write(1);
+    }
+
+    /// Makes it unreadable again.
+    pub(crate) fn clear(&self) {
+        let _nothing_there = self.event.read();
+    }
+}

@@ -1,0 +1,113 @@
+//! Signals: dispositions of a fresh child, the descriptor that tells of ended children, and a word on stack overflow.
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::raw::{c_int, c_void};
+
+/// Ignores `signal` from now on; children inherit that.
+pub(crate) fn ignore(signal: Signal) -> io::Result<()> {
+    // SAFETY: no handler of Rust's is installed, and the former disposition is not asked to run again.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Gives `signal` back what the kernel does by default.
+pub(crate) fn reset(signal: Signal) -> io::Result<()> {
+    // SAFETY: as in `ignore`.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
+/// Unblocks every signal for this thread.
+pub(crate) fn unblock_all() -> io::Result<()> {
+    Ok(nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// A descriptor that is readable when a child has ended.
+#[derive(Debug)]
+pub(crate) struct ChildNews {
+    descriptor: SignalFd,
+}
+
+impl ChildNews {
+    /// Blocks `SIGCHLD` for this thread and makes the descriptor.
+    pub(crate) fn open() -> io::Result<ChildNews> {
+        let mask = SigSet::from(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(ChildNews { descriptor: SignalFd::with_flags(&mask, flags)? })
+    }
+
+    /// Makes the descriptor unreadable until the next child ends.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        while self.descriptor.read_signal()?.is_some() {}
+        Ok(())
+    }
+}
+
+impl AsFd for ChildNews {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Installs what `std`'s start-up would have: a signal stack of its own and a word on standard error when this thread's
+/// stack overflows. The process then aborts, as any Rust program does.
+pub(crate) fn report_stack_overflow() -> io::Result<()> {
+    // SAFETY: `getauxval` reads the auxiliary vector and takes any key; 0 means that the kernel has no such entry.
+    let smallest = unsafe { libc::getauxval(AT_MINSIGSTKSZ) };
+    let size = usize::try_from(smallest).map_or(0, |size| size) + 64 * 1024;
+    // The stack is never given back: the thread that uses it lives as long as the process.
+    let memory: &'static mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: size };
+    // SAFETY: the stack is ours alone and is never freed; the former one is not asked for.
+    Errno::result(unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) })?;
+    let action = SigAction::new(
+        SigHandler::SigAction(on_fault),
+        SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER,
+        SigSet::empty(),
+    );
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: `on_fault` calls nothing but what is safe in a signal handler.
+        unsafe { nix::sys::signal::sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+const AT_MINSIGSTKSZ: libc::c_ulong = 51;
+
+/// How far from the stack pointer a fault still is an overflow: frames are probed page by page.
+const REACH: usize = 64 * 1024;
+
+extern "C" fn on_fault(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: with `SA_SIGINFO` the kernel passes a valid `siginfo_t`, and these signals have an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let stack = stack_pointer(context.cast());
+    // From here on, the same fault ends the process, as it would have without this handler.
+    // SAFETY: `signal` is safe in a signal handler, and the default action needs no function.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
+    if stack.is_some_and(|stack| address.abs_diff(stack) < REACH) {
+        let words = b"\nmultiprocess: a process has overflowed its stack\n";
+        // SAFETY: `write` is safe in a signal handler; the bytes are a constant of that length.
+        unsafe { libc::write(2, words.as_ptr().cast(), words.len()) };
+        // SAFETY: `abort` is safe in a signal handler.
+        unsafe { libc::abort() };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn stack_pointer(context: *const libc::ucontext_t) -> Option<usize> {
+    // SAFETY: with `SA_SIGINFO` the kernel passes a valid `ucontext_t`.
+    let registers = unsafe { (*context).uc_mcontext.gregs };
+    usize::try_from(registers[libc::REG_RSP as usize]).ok()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn stack_pointer(context: *const libc::ucontext_t) -> Option<usize> {
+    // SAFETY: with `SA_SIGINFO` the kernel passes a valid `ucontext_t`.
+    let pointer = unsafe { (*context).uc_mcontext.sp };
+    usize::try_from(pointer).ok()
+}

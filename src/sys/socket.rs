@@ -1,0 +1,199 @@
+//! Unix socket pairs: bytes or records, and descriptors that ride along.
+
+use super::errno::retry;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrLike,
+    UnixAddr, getsockname, getsockopt, recvmsg, sendmsg, socketpair, sockopt,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most descriptors that the kernel carries with one record (`SCM_MAX_FD`).
+pub(crate) const DESCRIPTORS_MAX: usize = 253;
+
+/// The largest record that is sent: well under the kernel's smallest default send buffer.
+pub(crate) const RECORD_MAX: usize = 64 * 1024;
+
+/// Makes a pair that keeps the boundaries of records.
+pub(crate) fn record_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SockType::SeqPacket)
+}
+
+/// Makes a pair that carries a stream of bytes.
+pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SockType::Stream)
+}
+
+fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Whether the kernel sends now or says that it would block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    Now,
+}
+
+impl Patience {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Patience::Wait => MsgFlags::MSG_NOSIGNAL,
+            Patience::Now => MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        }
+    }
+}
+
+/// Sends one record with `descriptors`; a peer that is gone is an error, never a signal.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    record: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    patience: Patience,
+) -> io::Result<()> {
+    if descriptors.len() > DESCRIPTORS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors at once"));
+    }
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let parts = [IoSlice::new(record)];
+    let sent = retry(|| {
+        sendmsg::<()>(socket.as_raw_fd(), &parts, control, patience.flags(), None)
+    })?;
+    if sent == record.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::WriteZero, "a record was sent in part"))
+    }
+}
+
+/// Receives one record of up to [`RECORD_MAX`] bytes with its descriptors; `None` at the end.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    patience: Patience,
+) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut record = vec![0; RECORD_MAX];
+    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let flags = patience.flags() | MsgFlags::MSG_CMSG_CLOEXEC;
+    let mut descriptors = Vec::new();
+    let (len, complete) = retry(|| {
+        let mut parts = [IoSliceMut::new(&mut record)];
+        let message =
+            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(control.as_mut_slice()), flags)?;
+        if message.bytes > 0 {
+            for part in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(raw) = part {
+                    descriptors.extend(raw.into_iter().map(|descriptor| {
+                        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows it.
+                        unsafe { OwnedFd::from_raw_fd(descriptor) }
+                    }));
+                }
+            }
+        }
+        let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
+        Ok((message.bytes, !message.flags.intersects(cut)))
+    })?;
+    if len == 0 {
+        return Ok(None);
+    }
+    if !complete {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a record came in part"));
+    }
+    record.truncate(len);
+    Ok(Some((record, descriptors)))
+}
+
+/// Sends one byte if that can be done at once. A full buffer is as good: the peer has news to read.
+pub(crate) fn ring(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    match retry(|| nix::sys::socket::send(socket.as_raw_fd(), b"!", flags)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// What listening for doorbells brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Bell,
+    Nothing,
+    Closed,
+}
+
+/// Takes the doorbells that are there; with [`Patience::Wait`], blocks until there is one or the peer is gone.
+pub(crate) fn listen(socket: BorrowedFd<'_>, patience: Patience) -> io::Result<Heard> {
+    let mut bells = [0; 64];
+    match retry(|| nix::sys::socket::recv(socket.as_raw_fd(), &mut bells, patience.flags())) {
+        Ok(0) => Ok(Heard::Closed),
+        Ok(_) => Ok(Heard::Bell),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Heard::Closed),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes over the inherited descriptor `number` if it is a Unix socket that a process of our own user made.
+pub(crate) fn adopt_inherited(number: i32) -> io::Result<OwnedFd> {
+    let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if number <= 2 {
+        return refused("it is a standard stream");
+    }
+    let address = retry(|| getsockname::<UnixAddr>(number))?;
+    if address.family() != Some(AddressFamily::Unix) {
+        return refused("it is no Unix socket");
+    }
+    // SAFETY: the number is open, as `getsockname` has just shown, and it stays so while it is borrowed here: this runs
+    // before `main`, once, and nothing else knows the number.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let peer = retry(|| getsockopt(&borrowed, sockopt::PeerCredentials))?;
+    if peer.uid() != nix::unistd::geteuid().as_raw() {
+        return refused("it belongs to another user");
+    }
+    retry(|| {
+        nix::fcntl::fcntl(
+            borrowed,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+        )
+    })?;
+    // SAFETY: as above: the number is open, and it was inherited for us to own.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_record_arrives_whole_with_its_descriptors() {
+        let (here, there) = record_pair().unwrap();
+        let extra = record_pair().unwrap();
+        send(here.as_fd(), b"one", &[extra.0.as_fd(), extra.1.as_fd()], Patience::Now).unwrap();
+        send(here.as_fd(), b"two", &[], Patience::Now).unwrap();
+        let (first, descriptors) = receive(there.as_fd(), Patience::Now).unwrap().unwrap();
+        assert_eq!((first.as_slice(), descriptors.len()), (b"one".as_slice(), 2));
+        let (second, none) = receive(there.as_fd(), Patience::Now).unwrap().unwrap();
+        assert_eq!((second.as_slice(), none.len()), (b"two".as_slice(), 0));
+        drop(here);
+        assert!(receive(there.as_fd(), Patience::Wait).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_bell_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
+        let (here, there) = stream_pair().unwrap();
+        ring(here.as_fd()).unwrap();
+        assert_eq!(listen(there.as_fd(), Patience::Now).unwrap(), Heard::Bell);
+        assert_eq!(listen(there.as_fd(), Patience::Now).unwrap(), Heard::Nothing);
+        drop(there);
+        assert!(ring(here.as_fd()).is_err());
+        assert_eq!(listen(here.as_fd(), Patience::Wait).unwrap(), Heard::Closed);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_socket_of_ours_is_refused() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(adopt_inherited(file.as_raw_fd()).is_err());
+        assert!(adopt_inherited(0).is_err());
+    }
+}

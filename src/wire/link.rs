@@ -1,0 +1,367 @@
+//! A two-way message link between two processes: shared memory carries the bytes, a socket carries the news.
+//!
+//! A message is a [`Header`] and a body, which go through the ring of [`Duplex`]; one that is larger than the ring streams
+//! through it in pieces. The socket carries one byte when the other side sleeps and has to know (see `Duplex` for why no
+//! such wake-up is lost), and its end when the other process is gone. Who waits therefore waits for one thing only.
+//!
+//! | a side dies | the other |
+//! |---|---|
+//! | before it has shown a whole message | gets the messages that were whole, then [`LinkError::Closed`] |
+//! | asleep, or in the middle of taking one | finds the socket closed when it sleeps or rings |
+
+use crate::shm::{Corrupt, Duplex, Spin};
+use crate::sys::memory::SealedMemory;
+use crate::sys::socket::{self, Heard, Patience};
+use bytemuck::{Pod, Zeroable};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+
+/// What stands in front of each message's body.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct Header {
+    /// Bytes of the body. Set when it is sent.
+    pub(crate) length: u64,
+    pub(crate) kind: u32,
+    pub(crate) count: u32,
+    pub(crate) words: [u64; 4],
+}
+
+const HEADER: usize = size_of::<Header>();
+
+/// The most that is asked of memory at once on the word of a length alone.
+const TRUSTED_LENGTH: usize = 16 << 20;
+
+/// A message as it was received.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why a link carries no more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("the other process is gone")]
+    Closed,
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    #[error("no memory for a message of {0} bytes")]
+    NoMemory(u64),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What the other process makes its side of a link from.
+#[derive(Debug)]
+pub(crate) struct LinkPeer {
+    pub(crate) memory: OwnedFd,
+    pub(crate) socket: OwnedFd,
+}
+
+/// One side of a link. It serves one thread at a time.
+#[derive(Debug)]
+pub(crate) struct Link {
+    ring: Duplex,
+    socket: OwnedFd,
+    spin: Spin,
+    incoming: Option<Message>,
+    header: Vec<u8>,
+}
+
+impl Link {
+    /// Makes a link whose rings hold `capacity` bytes each way.
+    pub(crate) fn pair(capacity: usize) -> io::Result<(Link, LinkPeer)> {
+        let (ring, memory) = Duplex::create(capacity)?;
+        let (socket, peer) = socket::stream_pair()?;
+        Ok((Link::new(ring, socket), LinkPeer { memory: memory.into(), socket: peer }))
+    }
+
+    /// Takes the side that another process has handed over.
+    pub(crate) fn attach(peer: LinkPeer) -> io::Result<Link> {
+        let memory = SealedMemory::adopt(peer.memory)?;
+        Ok(Link::new(Duplex::attach(&memory)?, peer.socket))
+    }
+
+    fn new(ring: Duplex, socket: OwnedFd) -> Link {
+        Link {
+            ring,
+            socket,
+            spin: Spin::new(),
+            incoming: None,
+            header: Vec::with_capacity(HEADER),
+        }
+    }
+
+    /// A word that both sides may write, for the layer above.
+    pub(crate) fn shared_word(&self) -> &AtomicU64 {
+        self.ring.shared_word()
+    }
+
+    /// A word of this side for the layer above.
+    pub(crate) fn note(&self) -> &AtomicU64 {
+        self.ring.note()
+    }
+
+    /// The other side's word for the layer above.
+    pub(crate) fn peer_note(&self) -> u64 {
+        self.ring.peer_note()
+    }
+
+    /// Readable when there is a doorbell or the other process is gone.
+    pub(crate) fn news(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Puts what fits of a message, of which `sent` bytes have been put before, and counts them there; returns whether
+    /// it is whole. The other side sees it after [`flush`](Link::flush), or as soon as the ring is full.
+    pub(crate) fn try_send(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        sent: &mut usize,
+    ) -> Result<bool, LinkError> {
+        let header = Header { length: body.len() as u64, ..*header };
+        if *sent < HEADER {
+            *sent += self.ring.put(&bytemuck::bytes_of(&header)[*sent..])?;
+        }
+        if *sent >= HEADER {
+            *sent += self.ring.put(&body[*sent - HEADER..])?;
+        }
+        let is_whole = *sent == HEADER + body.len();
+        if !is_whole {
+            self.flush()?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Makes what was put visible, and wakes the other side if it sleeps for that.
+    pub(crate) fn flush(&mut self) -> Result<(), LinkError> {
+        if self.ring.show() { self.ring_bell() } else { Ok(()) }
+    }
+
+    /// Sends a message, and waits for room as long as there is none.
+    pub(crate) fn send(&mut self, header: &Header, body: &[u8]) -> Result<(), LinkError> {
+        let mut sent = 0;
+        while !self.try_send(header, body, &mut sent)? {
+            let left = HEADER + body.len() - sent;
+            self.wait(false, left.min(self.ring.capacity() / 2))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next message if it is there as a whole.
+    pub(crate) fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
+        loop {
+            if self.ring.look_for_data()? == 0 {
+                return Ok(None);
+            }
+            let Some(message) = &mut self.incoming else {
+                self.ring.take(HEADER - self.header.len(), &mut self.header);
+                if self.header.len() == HEADER {
+                    let header: Header = bytemuck::pod_read_unaligned(&self.header);
+                    self.header.clear();
+                    if header.length == 0 {
+                        self.give_room_back()?;
+                        return Ok(Some(Message { header, body: Vec::new() }));
+                    }
+                    self.incoming = Some(Message { header, body: Vec::new() });
+                }
+                continue;
+            };
+            let length = message.header.length;
+            let missing = usize::try_from(length)
+                .map_err(|_| LinkError::NoMemory(length))?
+                .saturating_sub(message.body.len());
+            let spare = message.body.capacity() - message.body.len();
+            if spare == 0 {
+                // Memory is asked for as bytes arrive: at most as much again as is there, beyond what may be trusted.
+                let more = missing.min(TRUSTED_LENGTH.max(message.body.len()));
+                message.body.try_reserve_exact(more).map_err(|_| LinkError::NoMemory(length))?;
+            }
+            let room = missing.min(message.body.capacity() - message.body.len());
+            let taken = self.ring.take(room, &mut message.body);
+            if taken == missing {
+                let message = self.incoming.take();
+                self.give_room_back()?;
+                return Ok(message);
+            }
+            if self.ring.unreleased() >= self.ring.capacity() / 8 {
+                self.give_room_back()?;
+            }
+        }
+    }
+
+    /// Takes the next message, and waits for it.
+    pub(crate) fn receive(&mut self) -> Result<Message, LinkError> {
+        loop {
+            if let Some(message) = self.try_receive()? {
+                return Ok(message);
+            }
+            self.wait(true, 0)?;
+        }
+    }
+
+    /// Whether something is there to receive, or what is there is corrupt, which receiving then tells.
+    pub(crate) fn has_data(&mut self) -> bool {
+        self.ring.look_for_data() != Ok(0)
+    }
+
+    /// Blocks until there is data, if that is asked for, or `room` bytes of room, if that is not 0: one of the two.
+    fn wait(&mut self, data: bool, room: usize) -> Result<(), LinkError> {
+        self.flush()?;
+        self.give_room_back()?;
+        let ring = &mut self.ring;
+        if self.spin.until(|| is_ready(ring, data, room)) {
+            return Ok(());
+        }
+        while !self.prepare_sleep(data, room) {
+            if socket::listen(self.socket.as_fd(), Patience::Wait)? == Heard::Closed {
+                self.wake_up();
+                // What the other side showed before it went is still to be had.
+                return if data && self.has_data() { Ok(()) } else { Err(LinkError::Closed) };
+            }
+        }
+        self.wake_up();
+        Ok(())
+    }
+
+    /// Says that this side is about to sleep, for data, for `room` bytes of room, or either; returns whether there is no
+    /// need to. After the sleep, or instead of it, call [`wake_up`](Link::wake_up).
+    pub(crate) fn prepare_sleep(&mut self, data: bool, room: usize) -> bool {
+        self.ring.announce_sleep(data, room);
+        is_ready(&mut self.ring, data, room)
+    }
+
+    /// Says that this side is awake.
+    pub(crate) fn wake_up(&mut self) {
+        self.ring.announce_awake();
+    }
+
+    /// Takes the doorbells that are there, so that [`news`](Link::news) tells of later ones only.
+    pub(crate) fn hear(&mut self) -> Result<(), LinkError> {
+        match socket::listen(self.socket.as_fd(), Patience::Now)? {
+            Heard::Closed => Err(LinkError::Closed),
+            Heard::Bell | Heard::Nothing => Ok(()),
+        }
+    }
+
+    fn give_room_back(&mut self) -> Result<(), LinkError> {
+        if self.ring.release() { self.ring_bell() } else { Ok(()) }
+    }
+
+    /// Wakes the other side. One that is gone is noticed by whoever waits for it, once its last messages are read.
+    fn ring_bell(&self) -> Result<(), LinkError> {
+        match socket::ring(self.socket.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Whether there is what is waited for. Corrupt words count: whoever then looks for it is told.
+fn is_ready(ring: &mut Duplex, data: bool, room: usize) -> bool {
+    (data && ring.look_for_data() != Ok(0))
+        || (room > 0 && ring.look_for_room().map_or(true, |free| free >= room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: usize = 64 * 1024;
+
+    fn pair() -> (Link, Link) {
+        let (here, peer) = Link::pair(CAPACITY).unwrap();
+        (here, Link::attach(peer).unwrap())
+    }
+
+    fn header(kind: u32) -> Header {
+        Header { kind, count: 1, words: [1, 2, 3, 4], ..Header::default() }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn messages_of_every_size_around_the_rings_arrive_whole() {
+        let (mut here, mut there) = pair();
+        let sizes = [
+            0,
+            1,
+            HEADER,
+            CAPACITY - HEADER - 1,
+            CAPACITY - HEADER,
+            CAPACITY - HEADER + 1,
+            CAPACITY - 1,
+            CAPACITY,
+            CAPACITY + 1,
+            3 * CAPACITY + 7,
+            40 << 20,
+        ];
+        let sender = std::thread::spawn(move || {
+            for (kind, &size) in (0..).zip(&sizes) {
+                here.send(&header(kind), &bytes(size)).unwrap();
+            }
+            here.flush().unwrap();
+        });
+        for (kind, &size) in (0..).zip(&sizes) {
+            let message = there.receive().unwrap();
+            assert_eq!(message.header, Header { length: size as u64, ..header(kind) });
+            assert!(message.body == bytes(size), "body of {size} bytes");
+        }
+        sender.join().unwrap();
+        assert!(matches!(there.receive(), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_hundred_thousand_round_trips_lose_no_wake_up() {
+        let (mut here, mut there) = pair();
+        let echo = std::thread::spawn(move || {
+            while let Ok(message) = there.receive() {
+                there.send(&message.header, &message.body).unwrap();
+                there.flush().unwrap();
+            }
+        });
+        for round in 0..100_000u32 {
+            here.send(&header(round), &round.to_le_bytes()).unwrap();
+            here.flush().unwrap();
+            assert_eq!(here.receive().unwrap().header.kind, round);
+        }
+        drop(here);
+        echo.join().unwrap();
+    }
+
+    #[test]
+    fn messages_that_were_whole_outlive_their_sender() {
+        let (mut here, mut there) = pair();
+        here.send(&header(1), b"whole").unwrap();
+        let mut sent = 0;
+        assert!(!here.try_send(&header(2), &bytes(2 * CAPACITY), &mut sent).unwrap());
+        drop(here);
+        assert_eq!(there.receive().unwrap().body, b"whole");
+        assert!(matches!(there.receive(), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_sender_blocked_on_a_full_ring_learns_that_its_reader_is_gone() {
+        let (mut here, there) = pair();
+        let sender = std::thread::spawn(move || here.send(&header(1), &bytes(10 * CAPACITY)));
+        drop(there);
+        assert!(matches!(sender.join().unwrap(), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_length_that_no_memory_holds_is_an_error_and_asks_for_none() {
+        let (mut here, mut there) = pair();
+        let hostile = Header { length: u64::MAX, ..header(1) };
+        here.ring.put(bytemuck::bytes_of(&hostile)).unwrap();
+        here.ring.put(b"some").unwrap();
+        here.flush().unwrap();
+        assert!(there.try_receive().is_ok_and(|message| message.is_none()));
+        assert!(there.incoming.is_some_and(|message| message.body.capacity() <= TRUSTED_LENGTH));
+    }
+}

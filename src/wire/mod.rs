@@ -1,0 +1,8 @@
+//! Values as bytes, batches of them, and the link that carries messages between two processes.
+
+pub(crate) mod codec;
+pub(crate) mod plain;
+pub(crate) mod batch;
+mod link;
+
+pub(crate) use link::{Header, Link, LinkError, LinkPeer, Message};
