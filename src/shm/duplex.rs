@@ -25,6 +25,7 @@
 
 use crate::sys::memory::{Mapping, ReadOnlyMapping, SealedMemory};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 const PAGE: usize = 4096;
@@ -53,11 +54,25 @@ const NEXT_SLEEP: u64 = 4;
 #[error("the other process has overwritten shared memory")]
 pub(crate) struct Corrupt;
 
+/// A word that this side writes and the other reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    side: Arc<Mapping>,
+}
+
+impl Note {
+    /// Has the other side read `value`. What was written before is seen by whoever reads it.
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        self.side.word(NOTE).store(value, Ordering::Release);
+    }
+}
+
 /// One side of the two rings.
 #[derive(Debug)]
 pub(crate) struct Duplex {
     common: Mapping,
-    own: Mapping,
+    own: Arc<Mapping>,
     peer: ReadOnlyMapping,
     capacity: u64,
     /// Bytes that we have put, and of these, what the other can see.
@@ -118,7 +133,7 @@ impl Duplex {
         let side = PAGE + capacity;
         Ok(Duplex {
             common,
-            own: memory.map(PAGE + own * side, side)?,
+            own: Arc::new(memory.map(PAGE + own * side, side)?),
             peer: memory.map_read_only(PAGE + peer * side, side)?,
             capacity: capacity as u64,
             tail: 0,
@@ -142,8 +157,8 @@ impl Duplex {
     }
 
     /// A word of our side for the layer above.
-    pub(crate) fn note(&self) -> &AtomicU64 {
-        self.own.word(NOTE)
+    pub(crate) fn note(&self) -> Note {
+        Note { side: Arc::clone(&self.own) }
     }
 
     /// The other's word for the layer above.

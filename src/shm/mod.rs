@@ -3,5 +3,5 @@
 mod duplex;
 mod spin;
 
-pub(crate) use duplex::{Corrupt, Duplex};
+pub(crate) use duplex::{Corrupt, Duplex, Note};
 pub(crate) use spin::Spin;

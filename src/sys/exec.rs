@@ -1,6 +1,6 @@
 //! Executing this program once more, in a new process.
 
-use super::errno::retry;
+use crate::sys::errno::retry;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::{CString, OsString};

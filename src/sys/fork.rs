@@ -1,7 +1,7 @@
 //! Forking this process, and what its children came to.
 
-use super::errno::retry;
-use super::identity;
+use crate::sys::errno::retry;
+use crate::sys::identity;
 use nix::errno::Errno;
 use nix::unistd::ForkResult;
 use std::io;

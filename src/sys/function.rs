@@ -6,7 +6,7 @@
 //! can write and holds the marker; only a real descriptor does. So no number, wherever it came from, makes
 //! this process run anything but a function of the right type that this program does send.
 
-use super::image::main_image;
+use crate::sys::image::main_image;
 use serde::{Deserialize, Serialize};
 use std::any::TypeId;
 

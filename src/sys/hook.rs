@@ -1,6 +1,6 @@
 //! The door before `main`: in a process that this crate has started, it opens and never leads back.
 
-use super::image::main_image;
+use crate::sys::image::main_image;
 use std::os::raw::{c_char, c_int};
 
 /// A function that the loader calls before `main`.

@@ -1,6 +1,6 @@
 //! What a process is to the kernel: its pid, name, parent, streams, directory, environment, and its end.
 
-use super::errno::retry;
+use crate::sys::errno::retry;
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -81,6 +81,18 @@ pub(crate) fn add_to_environment(variables: &[(OsString, OsString)]) -> io::Resu
         // SAFETY: this is the only thread, as just checked, so that nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) };
     }
+    Ok(())
+}
+
+/// Removes a variable.
+///
+/// # Errors
+///
+/// As [`replace_environment`].
+pub(crate) fn remove_from_environment(name: &str) -> io::Result<()> {
+    require_single_thread()?;
+    // SAFETY: this is the only thread, as just checked, so that nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! Another process may write to a shared mapping at any time. So nothing here lends a reference into it, except to
 //! atomics: bytes are copied in and out, and whoever reads them checks them.
 
-use super::errno::retry;
+use crate::sys::errno::retry;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};

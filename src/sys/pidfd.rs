@@ -1,6 +1,6 @@
 //! Processes by descriptor: a pid that was given to another process meanwhile is never hit.
 
-use super::errno::{check, retry};
+use crate::sys::errno::{check, retry};
 use nix::sys::signal::Signal;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -28,7 +28,7 @@ impl PidFd {
     }
 
     /// Sends `signal`; a process that has ended is left alone, and that is no error.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         let number = self.descriptor.as_raw_fd();
         let result = retry(|| {
             // SAFETY: `pidfd_send_signal` takes integers and, here, no `siginfo_t`.
@@ -46,6 +46,16 @@ impl PidFd {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             result => result.map(drop),
         }
+    }
+
+    /// Asks the process to end (`SIGTERM`).
+    pub(crate) fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Interrupts the process, as Ctrl-C does (`SIGINT`).
+    pub(crate) fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::SIGINT)
     }
 
     /// Ends the process at once (`SIGKILL`).

@@ -1,6 +1,6 @@
 //! Waiting for descriptors: for a few of them with `poll`, for a pool's with `epoll`, and waking such a wait.
 
-use super::errno::retry;
+use crate::sys::errno::retry;
 use crate::deadline::Deadline;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};

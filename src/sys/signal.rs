@@ -7,17 +7,25 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::raw::{c_int, c_void};
 
-/// Ignores `signal` from now on; children inherit that.
-pub(crate) fn ignore(signal: Signal) -> io::Result<()> {
-    // SAFETY: no handler of Rust's is installed, and the former disposition is not asked to run again.
-    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
-    Ok(())
+/// Has a write to a closed pipe be an error, not a signal, as in any Rust program.
+pub(crate) fn ignore_broken_pipes() -> io::Result<()> {
+    set(Signal::SIGPIPE, SigHandler::SigIgn)
 }
 
-/// Gives `signal` back what the kernel does by default.
-pub(crate) fn reset(signal: Signal) -> io::Result<()> {
-    // SAFETY: as in `ignore`.
-    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+/// Leaves Ctrl-C to others; children inherit that.
+pub(crate) fn ignore_interrupts() -> io::Result<()> {
+    set(Signal::SIGINT, SigHandler::SigIgn)
+}
+
+/// Has Ctrl-C end this process.
+pub(crate) fn heed_interrupts() -> io::Result<()> {
+    set(Signal::SIGINT, SigHandler::SigDfl)
+}
+
+/// Either ignores a signal or leaves it to the kernel.
+fn set(signal: Signal, action: SigHandler) -> io::Result<()> {
+    // SAFETY: no function of ours is installed, and the former one is not asked to run again.
+    unsafe { nix::sys::signal::signal(signal, action) }?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Unix socket pairs: bytes or records, and descriptors that ride along.
 
-use super::errno::retry;
+use crate::sys::errno::retry;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrLike,
     UnixAddr, getsockname, getsockopt, recvmsg, sendmsg, socketpair, sockopt,
@@ -25,7 +25,20 @@ pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+    let (one, other) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((above_streams(one)?, above_streams(other)?))
+}
+
+/// Moves a descriptor out of the numbers of the standard streams, where one of these was closed.
+fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    if descriptor.as_raw_fd() > 2 {
+        return Ok(descriptor);
+    }
+    let number = retry(|| {
+        nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))
+    })?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Whether the kernel sends now or says that it would block.

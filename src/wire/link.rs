@@ -9,7 +9,7 @@
 //! | before it has shown a whole message | gets the messages that were whole, then [`LinkError::Closed`] |
 //! | asleep, or in the middle of taking one | finds the socket closed when it sleeps or rings |
 
-use crate::shm::{Corrupt, Duplex, Spin};
+use crate::shm::{Corrupt, Duplex, Note, Spin};
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, Heard, Patience};
 use bytemuck::{Pod, Zeroable};
@@ -100,7 +100,7 @@ impl Link {
     }
 
     /// A word of this side for the layer above.
-    pub(crate) fn note(&self) -> &AtomicU64 {
+    pub(crate) fn note(&self) -> Note {
         self.ring.note()
     }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod codec;
 pub(crate) mod plain;
+pub(crate) mod value;
 pub(crate) mod batch;
+pub(crate) mod record;
 mod link;
 
 pub(crate) use link::{Header, Link, LinkError, LinkPeer, Message};

@@ -72,16 +72,28 @@ impl Raw for String {
     }
 }
 
-/// The length in bytes of a value that is its own encoding (a string, a vector of numbers); `None` for any other.
+/// The bytes of a value that is its own encoding (a string, a vector of numbers); `None` for any other.
 #[inline]
-pub(crate) fn raw_len<T: 'static>(value: &T) -> Option<usize> {
+pub(crate) fn raw_bytes<T: 'static>(value: &T) -> Option<&[u8]> {
     let value: &dyn Any = value;
     for_each_number!(S => {
         if let Some(numbers) = value.downcast_ref::<Vec<S>>() {
-            return Some(size_of_val(numbers.as_slice()));
+            return Some(numbers.bytes());
         }
     });
-    value.downcast_ref::<String>().map(String::len)
+    value.downcast_ref::<String>().map(String::as_bytes)
+}
+
+/// Whether values of this type are their own encoding.
+#[inline]
+pub(crate) fn is_raw<T: 'static>() -> bool {
+    let kind = std::any::TypeId::of::<T>();
+    for_each_number!(S => {
+        if kind == std::any::TypeId::of::<Vec<S>>() {
+            return true;
+        }
+    });
+    kind == std::any::TypeId::of::<String>()
 }
 
 /// Takes a value that is its own encoding, without copying it; any other stays where it is.
@@ -152,8 +164,9 @@ mod tests {
         let mut other = Some(3);
         assert!(take_raw(&mut other).is_none());
         assert_eq!(other, Some(3));
-        assert_eq!(raw_len(&vec![0u32; 3]), Some(12));
-        assert_eq!(raw_len(&3u32), None);
+        assert_eq!(raw_bytes(&vec![0u32; 3]), Some([0; 12].as_slice()));
+        assert_eq!(raw_bytes(&3u32), None);
+        assert!(is_raw::<Vec<i8>>() && is_raw::<String>() && !is_raw::<u8>());
     }
 
     #[test]

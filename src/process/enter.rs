@@ -1,0 +1,130 @@
+//! What a fresh process does before its function, and after it.
+
+use crate::process::current;
+use crate::process::request::{Echo, News, StartRequest};
+use crate::sys::identity::{self, exit_now};
+use crate::sys::{function, signal};
+use crate::task::{self, Call, Returned};
+use crate::wire::record::{self, Record};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The exit code of a process whose function panicked, as of any Rust program.
+const PANICKED: i32 = 101;
+/// The exit code of a process that could not be what it was started for.
+pub(crate) const REFUSED: i32 = 70;
+
+/// A process that is about to run its function.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) request: StartRequest,
+    pub(crate) status: OwnedFd,
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    pub(crate) directory: Option<OwnedFd>,
+    pub(crate) call: Call,
+}
+
+impl Entrance {
+    /// Sorts the descriptors of a request's record; `None` where they are not what the request says.
+    pub(crate) fn of(request: StartRequest, record: Record<()>) -> Option<Entrance> {
+        let mut descriptors = record.descriptors.into_iter();
+        let status = descriptors.next()?;
+        let mut streams = [None, None, None];
+        for (stream, comes_along) in streams.iter_mut().zip(request.streams) {
+            if comes_along {
+                *stream = Some(descriptors.next()?);
+            }
+        }
+        let directory = if request.has_directory { Some(descriptors.next()?) } else { None };
+        let call = Call { arguments: record.payload, descriptors: descriptors.collect() };
+        Some(Entrance { request, status, streams, directory, call })
+    }
+
+    /// Runs the function and ends the process.
+    pub(crate) fn run(self) -> ! {
+        let Entrance { request, status, streams, directory, call } = self;
+        if let Err(error) = settle(&request, streams, directory) {
+            let said = format!("cannot become process {:?}: {error}", request.identity.name);
+            eprintln!("multiprocess: {said}");
+            exit_now(REFUSED)
+        }
+        let function = request.function;
+        let stack_size = request.stack_size;
+        current::assume(request.identity);
+        task::record_panics(match request.echo {
+            Echo::Printed => task::Echo::Printed,
+            Echo::Silent => task::Echo::Silent,
+        });
+        let Some(entry) = function::resolve::<Call, Returned>(function) else {
+            eprintln!("multiprocess: the function to run is not in this program");
+            exit_now(REFUSED)
+        };
+        let returned = match stack_size {
+            None => run_here(entry, call),
+            Some(bytes) => run_on_stack(entry, call, bytes),
+        };
+        let code = match &returned.0 {
+            Err(error) if error.is_panic() => PANICKED,
+            _ => 0,
+        };
+        flush();
+        let (head, payload) = match returned.0 {
+            Ok(payload) => (News::Returned(Ok(())), payload),
+            Err(error) => (News::Returned(Err(error)), Vec::new()),
+        };
+        // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
+        let _unheard = record::send(status.as_fd(), &head, &payload, &[]);
+        drop(status);
+        std::process::exit(code)
+    }
+}
+
+fn run_here(entry: function::Entry<Call, Returned>, mut call: Call) -> Returned {
+    entry(&mut call)
+}
+
+fn run_on_stack(entry: function::Entry<Call, Returned>, call: Call, bytes: u64) -> Returned {
+    let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let name = current::identity().name.clone();
+    let system = |why: String| {
+        Returned(Err(crate::error::TaskError::new(crate::error::TaskErrorKind::System, why)))
+    };
+    let thread = std::thread::Builder::new().name(name.replace('\0', " ")).stack_size(size);
+    match thread.spawn(move || run_here(entry, call)) {
+        Err(error) => system(format!("no stack of {bytes} bytes: {error}")),
+        Ok(thread) => thread.join().unwrap_or_else(|_| system("its thread ended".to_owned())),
+    }
+}
+
+/// Makes the process what its parent wants it to be.
+fn settle(
+    request: &StartRequest,
+    streams: [Option<OwnedFd>; 3],
+    directory: Option<OwnedFd>,
+) -> io::Result<()> {
+    signal::unblock_all()?;
+    signal::heed_interrupts()?;
+    if request.identity.is_daemon {
+        identity::die_with_parent(request.server)?;
+    }
+    let ours = identity::streams();
+    let streams = [0, 1, 2].map(|number: usize| {
+        streams[number].as_ref().map(AsFd::as_fd).or(ours[number])
+    });
+    if let [Some(input), Some(output), Some(error)] = streams {
+        identity::replace_streams([input, output, error])?;
+    }
+    if let Some(directory) = directory {
+        identity::change_directory(directory)?;
+    }
+    if !request.variables.is_empty() {
+        identity::add_to_environment(&request.variables)?;
+    }
+    identity::name_thread(&request.identity.name)
+}
+
+/// Writes out what the function has printed. A stream that is closed or full is no failure of the function.
+pub(crate) fn flush() {
+    let _closed = io::stdout().flush();
+    let _closed = io::stderr().flush();
+}

@@ -1,0 +1,172 @@
+//! The application's side of starting processes: its fork server, started when first needed and again when it has died.
+
+use crate::error::{Error, Result};
+use crate::process::bootstrap;
+use crate::process::child::Starting;
+use crate::process::current::{self, DEPTH_MAX};
+use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
+use crate::process::server::image;
+use crate::sys::function::FunctionId;
+use crate::sys::pidfd::PidFd;
+use crate::sys::{fork, identity, limits, socket};
+use crate::wire::record;
+use parking_lot::Mutex;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A process that is wanted.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) name: Option<String>,
+    pub(crate) is_daemon: bool,
+    pub(crate) method: StartMethod,
+    pub(crate) echo: Echo,
+    /// `None` where its code is not in the main executable.
+    pub(crate) function: Option<FunctionId>,
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) stack_size: Option<u64>,
+}
+
+/// The running server, and what it was last told of this process.
+#[derive(Debug)]
+struct Server {
+    owner: u32,
+    pid: u32,
+    process: Arc<PidFd>,
+    requests: OwnedFd,
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+}
+
+static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+
+/// Asks for a process. `descriptors` are for the function, as are the encoded `arguments`.
+///
+/// # Errors
+///
+/// Where there is no server and none can be had, or the function cannot run in another process.
+pub(crate) fn start(
+    order: Order,
+    arguments: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<Starting> {
+    let identity = current::next_child(order.name, order.is_daemon);
+    let operation = format!("cannot start process {:?}", identity.name);
+    if identity.path.len() > DEPTH_MAX as usize {
+        let why = format!("processes that start processes are nested {DEPTH_MAX} deep already");
+        return Err(Error::refused(operation, why));
+    }
+    let Some(function) = order.function.filter(|_| bootstrap::is_linked()) else {
+        return Err(Error::refused(
+            operation,
+            "its code is in a library that was loaded into another program, not in the main executable, which is \
+             what a new process executes: this needs `StartMethod::Fork`",
+        ));
+    };
+    let name = identity.name.clone();
+    let request = StartRequest {
+        identity,
+        method: order.method,
+        echo: order.echo,
+        function,
+        server: 0,
+        streams: [false; 3],
+        has_directory: false,
+        environment: None,
+        variables: order.variables,
+        stack_size: order.stack_size,
+    };
+    let failed = |error: io::Error| {
+        let limit = limits::behind(&error);
+        Error::limit(format!("{operation}: fork server"), error, limit)
+    };
+    let (status, theirs) = socket::record_pair().map_err(failed)?;
+
+    let mut slot = SERVER.lock();
+    let mut is_new = false;
+    loop {
+        let server = match slot.take().filter(Server::is_ours) {
+            Some(server) => slot.insert(server),
+            None => {
+                is_new = true;
+                slot.insert(Server::start().map_err(failed)?)
+            }
+        };
+        match server.request(request.clone(), arguments, &theirs, descriptors) {
+            Ok(()) => {
+                return Ok(Starting { name, status, server: Arc::clone(&server.process) });
+            }
+            // The server has died since it was last needed: once more, with another.
+            Err(error) if is_gone(&error) && !is_new => {
+                fork::reap(server.pid);
+                *slot = None;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
+}
+
+impl Server {
+    /// Executes this program once more, as a server. Does not wait for it: requests wait in its socket.
+    fn start() -> io::Result<Server> {
+        if identity::is_privileged_image() {
+            let why = "the program runs with more rights than its caller has";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        let owner = identity::pid();
+        let nonce = identity::nonce()?;
+        let ourselves = PidFd::open(owner)?;
+        let (requests, theirs) = socket::record_pair()?;
+        let hello = Hello::new(nonce, Role::Server { application: owner });
+        record::send(requests.as_fd(), &hello, &[], &[ourselves.as_fd()])?;
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let directory = std::env::current_dir().ok();
+        let pid = image(&theirs, nonce, environment.clone())?;
+        let process = Arc::new(PidFd::open(pid)?);
+        Ok(Server { owner, pid, process, requests, environment, directory })
+    }
+
+    /// Whether this process started it, and not one that this one was forked from.
+    fn is_ours(&self) -> bool {
+        self.owner == identity::pid()
+    }
+
+    fn request(
+        &mut self,
+        mut request: StartRequest,
+        arguments: &[u8],
+        status: &OwnedFd,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        if environment != self.environment {
+            request.environment = Some(environment.clone());
+        }
+        let directory = std::env::current_dir().ok();
+        let opened = if directory != self.directory {
+            Some(OwnedFd::from(std::fs::File::open(".")?))
+        } else {
+            None
+        };
+        let streams = identity::streams();
+        request.streams = streams.map(|stream| stream.is_some());
+        request.has_directory = opened.is_some();
+
+        let mut all = vec![status.as_fd()];
+        all.extend(streams.iter().flatten());
+        all.extend(opened.as_ref().map(AsFd::as_fd));
+        all.extend_from_slice(descriptors);
+        let hello = Hello::new([0; 16], Role::Process(Box::new(request)));
+        record::send(self.requests.as_fd(), &hello, arguments, &all)?;
+        self.environment = environment;
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! What is said between an application, its fork server and a process that starts.
+//!
+//! | from | to | over | what |
+//! |---|---|---|---|
+//! | application | a new image of the program | the inherited socket | one [`Hello`], waiting there before the image runs |
+//! | application | fork server | the same socket | one [`Hello`] with a [`StartRequest`] for each process |
+//! | fork server | application | the process's own status socket | [`News::Started`] or [`News::Refused`], later [`News::Exited`] |
+//! | process | application | its status socket | [`News::Returned`], before it exits |
+
+use crate::error::TaskError;
+use crate::process::current::Identity;
+use crate::sys::function::FunctionId;
+use crate::sys::image::main_image;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+
+/// Selects how a process comes to be.
+///
+/// All run the same executable, and a function behaves the same under each; what differs is what a process finds when it
+/// starts, and how fast that is.
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Process, StartMethod};
+///
+/// let child = Process::builder().start_method(StartMethod::Spawn).spawn(20, |n: i32| n + 1)?;
+/// assert_eq!(child.join()?, 21);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StartMethod {
+    /// Forks a small, single-threaded server: a fresh copy of the program that has run its constructors and nothing else.
+    /// The fastest, whatever the size of the application. The server is executed once, when it is first needed.
+    ///
+    /// Where a constructor of the program has started a thread, the server cannot fork; it then executes the program for
+    /// each process, as [`Spawn`](StartMethod::Spawn) does.
+    #[default]
+    ForkServer,
+    /// Executes the program anew for each process, constructors and all.
+    Spawn,
+}
+
+/// Whether a panic of the function is printed on standard error as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Echo {
+    Printed,
+    Silent,
+}
+
+/// The name of the variable that makes an image of the program a child; another version of this crate has another.
+pub(crate) const VARIABLE: &str = concat!("MULTIPROCESS_CHILD_", env!("CARGO_PKG_VERSION"));
+
+const MAGIC: u64 = 0x6d75_6c74_6970_726f;
+
+/// The first words to an image of the program: proof that both are the same build and mean each other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    magic: u64,
+    version: String,
+    build_id: Vec<u8>,
+    nonce: [u8; 16],
+    pub(crate) role: Role,
+}
+
+/// What an image of the program is to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// A fork server for the application whose pidfd comes along.
+    Server { application: u32 },
+    /// One process.
+    Process(Box<StartRequest>),
+}
+
+impl Hello {
+    pub(crate) fn new(nonce: [u8; 16], role: Role) -> Hello {
+        Hello {
+            magic: MAGIC,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build_id: main_image().build_id().to_vec(),
+            nonce,
+            role,
+        }
+    }
+
+    /// The same greeting to another image.
+    pub(crate) fn again(self, nonce: [u8; 16], role: Role) -> Hello {
+        Hello { nonce, role, ..self }
+    }
+
+    /// What speaks against it, if anything does.
+    pub(crate) fn objection(&self, nonce: [u8; 16]) -> Option<&'static str> {
+        if self.magic != MAGIC {
+            Some("it is no greeting of this crate")
+        } else if self.version != env!("CARGO_PKG_VERSION") {
+            Some("it comes from another version of this crate")
+        } else if self.build_id != main_image().build_id() {
+            Some("it comes from another build of the program")
+        } else if self.nonce != nonce {
+            Some("it was not meant for this process")
+        } else {
+            None
+        }
+    }
+}
+
+/// A process to be started. Its arguments are the record's payload.
+///
+/// The record's descriptors are, in this order: the status socket; those standard streams that are open; the current
+/// directory, if it comes along; and those of the arguments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StartRequest {
+    pub(crate) identity: Identity,
+    pub(crate) method: StartMethod,
+    pub(crate) echo: Echo,
+    pub(crate) function: FunctionId,
+    /// The fork server, which is the new process's parent to the kernel. It says so itself.
+    pub(crate) server: u32,
+    /// Which of standard input, output and error come along.
+    pub(crate) streams: [bool; 3],
+    pub(crate) has_directory: bool,
+    /// The application's environment, where it differs from what the server was last told.
+    pub(crate) environment: Option<Vec<(OsString, OsString)>>,
+    /// Variables for this process alone.
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    /// Bytes for the function's stack; `None` for what the system gives.
+    pub(crate) stack_size: Option<u64>,
+}
+
+/// What becomes of a process. The payload of `Returned` is the encoded result.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// It runs; its pidfd comes along.
+    Started { pid: u32 },
+    /// It could not be started.
+    Refused { what: String, errno: i32, limit: Option<String> },
+    /// Its function has ended.
+    Returned(Result<(), TaskError>),
+    /// It has ended, with this wait status.
+    Exited { status: i32 },
+}

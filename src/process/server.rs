@@ -1,0 +1,195 @@
+//! The fork server: a small process of one thread that starts others, and tells how they ended.
+//!
+//! | it waits for | then |
+//! |---|---|
+//! | a request of the application | starts a process; answers on that process's status socket |
+//! | an ended child | collects it, and says on its status socket how it ended |
+//! | the end of the application: its socket closed, or its pidfd readable | kills the daemons, and leaves |
+//!
+//! It trusts the application, which is the same program; it never waits for a process that it has started. If it is killed,
+//! the kernel kills the daemons (each has it for its parent), others run on, and the application starts a new server
+//! when it needs one.
+
+use crate::deadline::Deadline;
+use crate::process::enter::{Entrance, REFUSED};
+use crate::process::request::{Hello, News, Role, StartMethod, StartRequest, VARIABLE};
+use crate::sys::fork::{Forked, fork, reap_any};
+use crate::sys::identity::{self, exit_now};
+use crate::sys::pidfd::PidFd;
+use crate::sys::poll::readable;
+use crate::sys::signal::{self, ChildNews};
+use crate::sys::socket::{self, Patience};
+use crate::sys::{exec, limits};
+use crate::wire::record::{self, Record};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+
+#[derive(Debug)]
+struct Server {
+    requests: OwnedFd,
+    application: PidFd,
+    children: HashMap<u32, Tracked>,
+    news: ChildNews,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    status: OwnedFd,
+    is_daemon: bool,
+}
+
+/// Which process this is after a request.
+enum Next {
+    Server,
+    Child(Box<Entrance>),
+}
+
+/// Serves the application on `requests` until it ends, then ends as well. Each child leaves by its own way.
+pub(crate) fn serve(requests: OwnedFd, application: PidFd) -> ! {
+    let child = match Server::prepare(requests, application).and_then(Server::run) {
+        Ok(Some(child)) => child,
+        Ok(None) => exit_now(0),
+        Err(error) => {
+            eprintln!("multiprocess: the fork server stops: {error}");
+            exit_now(REFUSED)
+        }
+    };
+    child.run()
+}
+
+impl Server {
+    fn prepare(requests: OwnedFd, application: PidFd) -> io::Result<Server> {
+        // Ctrl-C is for the application to answer: this process ends when that one does.
+        signal::ignore_interrupts()?;
+        let news = ChildNews::open()?;
+        // The application's own streams come along with each request; holding them here would keep a pipe
+        // open that the application has closed.
+        let null: OwnedFd = std::fs::File::options().read(true).write(true).open("/dev/null")?.into();
+        identity::replace_streams([null.as_fd(), null.as_fd(), null.as_fd()])?;
+        identity::name_thread("forkserver")?;
+        Ok(Server { requests, application, children: HashMap::new(), news })
+    }
+
+    /// Returns in the server when the application has ended, and in each forked child at once. What the server holds
+    /// is closed on the way out.
+    fn run(mut self) -> io::Result<Option<Box<Entrance>>> {
+        loop {
+            let waited_for = [self.requests.as_fd(), self.news.as_fd(), self.application.as_fd()];
+            let [request, ended, is_orphan] = readable(waited_for, Deadline::NEVER)?;
+            if ended {
+                self.collect()?;
+            }
+            if request {
+                match record::receive::<Hello>(self.requests.as_fd(), Patience::Now) {
+                    Ok(Some(record)) => {
+                        if let Next::Child(entrance) = self.answer(record) {
+                            return Ok(Some(entrance));
+                        }
+                        continue;
+                    }
+                    Ok(None) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                    Err(_) => break,
+                }
+            }
+            if is_orphan {
+                break;
+            }
+        }
+        self.kill_daemons();
+        Ok(None)
+    }
+
+    fn answer(&mut self, record: Record<Hello>) -> Next {
+        let Record { head, payload, descriptors } = record;
+        let Role::Process(mut request) = head.role.clone() else { return Next::Server };
+        request.server = identity::pid();
+        let is_daemon = request.identity.is_daemon;
+        if let Some(environment) = request.environment.take() {
+            // Where threads run here nothing is forked, and an executed image is given the environment.
+            let _other_threads = identity::replace_environment(&environment);
+        }
+        let rest = Record { head: (), payload, descriptors };
+        let Some(entrance) = Entrance::of(*request, rest) else { return Next::Server };
+        let must_execute = identity::require_single_thread().is_err();
+        let started = if entrance.request.method == StartMethod::Spawn || must_execute {
+            execute(head, &entrance).map_err(|error| ("executing the program", error))
+        } else {
+            match fork() {
+                Ok(Forked::Child) => return Next::Child(Box::new(entrance)),
+                Ok(Forked::Parent { child }) => Ok(child),
+                Err(error) => Err(("fork", error)),
+            }
+        };
+        let status = entrance.status;
+        match started.and_then(|pid| Ok((pid, PidFd::open(pid).map_err(|error| ("pidfd_open", error))?))) {
+            Ok((pid, process)) => {
+                let news = News::Started { pid };
+                let _gone = record::send(status.as_fd(), &news, &[], &[process.as_fd()]);
+                self.children.insert(pid, Tracked { status, is_daemon });
+            }
+            Err((what, error)) => {
+                let news = News::Refused {
+                    what: what.to_owned(),
+                    errno: error.raw_os_error().unwrap_or_default(),
+                    limit: limits::behind(&error),
+                };
+                let _gone = record::send(status.as_fd(), &news, &[], &[]);
+            }
+        }
+        Next::Server
+    }
+
+    /// Collects every child that has ended and tells of it.
+    fn collect(&mut self) -> io::Result<()> {
+        self.news.clear()?;
+        while let Some((pid, status)) = reap_any()? {
+            if let Some(tracked) = self.children.remove(&pid) {
+                let news = News::Exited { status: status.into_raw() };
+                let _gone = record::send(tracked.status.as_fd(), &news, &[], &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_daemons(&self) {
+        for (&pid, _) in self.children.iter().filter(|(_, child)| child.is_daemon) {
+            // Not collected yet, so that the pid is still this child's.
+            if let Ok(process) = PidFd::open(pid) {
+                let _ended = process.kill();
+            }
+        }
+    }
+}
+
+/// Executes the program for one process. Its greeting waits in a socket that the image inherits.
+fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
+    let nonce = identity::nonce()?;
+    let request = StartRequest { environment: None, ..entrance.request.clone() };
+    let hello = greeting.again(nonce, Role::Process(Box::new(request)));
+    let (here, there) = socket::record_pair()?;
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![entrance.status.as_fd()];
+    descriptors.extend(entrance.streams.iter().flatten().map(AsFd::as_fd));
+    descriptors.extend(entrance.directory.as_ref().map(AsFd::as_fd));
+    descriptors.extend(entrance.call.descriptors.iter().map(AsFd::as_fd));
+    record::send(here.as_fd(), &hello, &entrance.call.arguments, &descriptors)?;
+    image(&there, nonce, std::env::vars_os().collect())
+}
+
+/// Starts an image of the program that finds its greeting in `socket`.
+pub(crate) fn image(
+    socket: &OwnedFd,
+    nonce: [u8; 16],
+    mut environment: Vec<(OsString, OsString)>,
+) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+    let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
+    environment.retain(|(name, _)| name != VARIABLE);
+    environment.push((VARIABLE.into(), format!("{}:{nonce}", socket.as_raw_fd()).into()));
+    let start = exec::Start { environment: &environment, socket: socket.as_fd(), streams: None };
+    exec::ourselves(&start)
+}

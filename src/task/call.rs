@@ -1,0 +1,86 @@
+//! A function that is called once in a process of its own: its arguments there, its result or failure back.
+
+use crate::error::{TaskError, TaskErrorKind};
+use crate::sys::function::{Body, FunctionId, describe};
+use crate::task::guard::guard;
+use crate::task::items::panic_words;
+use crate::task::portable::{Portable, Stateless};
+use crate::wire::value;
+use std::any::type_name;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+
+/// What a process is given to work on: arguments, encoded, and descriptors.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) arguments: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// What a call came to: its result, encoded, or its failure.
+#[derive(Debug)]
+pub(crate) struct Returned(pub(crate) Result<Vec<u8>, TaskError>);
+
+impl Returned {
+    /// The result as a value.
+    ///
+    /// # Errors
+    ///
+    /// What became of the function, or of its result on the way.
+    pub(crate) fn unpack<T: Portable>(self) -> Result<T, TaskError> {
+        let bytes = self.0?;
+        let failed =
+            |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
+        match guard(|| value::unpack_owned(bytes)) {
+            Ok(value) => value.map_err(failed),
+            Err(panic) => Err(failed(panic_words(&panic))),
+        }
+    }
+}
+
+struct Once<F, A, T>(PhantomData<(F, A, T)>);
+
+impl<F, A, T> Body for Once<F, A, T>
+where
+    F: Fn(A) -> T + Stateless,
+    A: Portable,
+    T: Portable,
+{
+    type Function = F;
+    type Input = Call;
+    type Output = Returned;
+
+    fn run(function: F, call: &mut Call) -> Returned {
+        Returned(call_once(&function, std::mem::take(&mut call.arguments)))
+    }
+}
+
+fn call_once<A: Portable, T: Portable>(
+    function: &impl Fn(A) -> T,
+    arguments: Vec<u8>,
+) -> Result<Vec<u8>, TaskError> {
+    let undecoded =
+        |why| TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why);
+    let arguments = match guard(|| value::unpack_owned(arguments)) {
+        Ok(arguments) => arguments.map_err(undecoded)?,
+        Err(panic) => return Err(undecoded(panic_words(&panic))),
+    };
+    let result = guard(|| function(arguments))?;
+    let unencoded = |why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<T>(), why);
+    let mut bytes = Vec::new();
+    match guard(|| value::pack(&result, &mut bytes)) {
+        Ok(packed) => packed.map_err(unencoded)?,
+        Err(panic) => return Err(unencoded(panic_words(&panic))),
+    }
+    Ok(bytes)
+}
+
+/// The number of a function that is called once.
+pub(crate) fn describe_call<F, A, T>(function: F) -> Option<FunctionId>
+where
+    F: Fn(A) -> T + Stateless,
+    A: Portable,
+    T: Portable,
+{
+    describe::<Once<F, A, T>>(function)
+}

@@ -1,0 +1,316 @@
+//! The caller's side of a map: its items as batches, and results as values again.
+
+use crate::error::{TaskError, TaskErrorKind};
+use crate::task::guard::guard;
+use crate::task::portable::Portable;
+use crate::wire::batch::{Batch, Lane, begin_frame, end_frame, split_frame};
+use crate::wire::{plain, value};
+use std::any::type_name;
+
+/// From this size on, a value that is its own encoding travels alone and without being copied on the way.
+pub(crate) const WHOLE_MIN: usize = 32 * 1024;
+
+/// Items that are pulled from an iterator as they are wanted.
+#[derive(Debug)]
+pub(crate) struct Items<I: Iterator> {
+    iterator: I,
+    /// An item that was pulled but did not fit in the batch before.
+    waiting: Option<I::Item>,
+    pulled: usize,
+    is_exhausted: bool,
+}
+
+/// What came of asking for a batch.
+#[derive(Debug)]
+pub(crate) enum Produced {
+    /// Items from the index `first` on.
+    Batch { first: usize, batch: Batch },
+    /// An item that cannot be encoded.
+    Failed { item: usize, error: TaskError },
+    /// There are no more.
+    Exhausted,
+}
+
+impl<I: Iterator<Item: Portable>> Items<I> {
+    pub(crate) fn new(iterator: I) -> Items<I> {
+        Items { iterator, waiting: None, pulled: 0, is_exhausted: false }
+    }
+
+    /// How many items there are in all, if the iterator knows.
+    pub(crate) fn total(&self) -> Option<usize> {
+        match self.iterator.size_hint() {
+            (least, Some(most)) if least == most => self.pulled.checked_add(least),
+            _ => None,
+        }
+    }
+
+    /// Pulls up to `items_max` items, and no more once they have `bytes_max` bytes; one at least.
+    pub(crate) fn next_batch(&mut self, items_max: usize, bytes_max: usize) -> Produced {
+        let first = self.pulled - usize::from(self.waiting.is_some());
+        match plain::number_size::<I::Item>() {
+            Some(size) => self.next_numbers(first, size, items_max.min(bytes_max / size).max(1)),
+            None => self.next_framed(first, items_max.max(1), bytes_max),
+        }
+    }
+
+    fn next_numbers(&mut self, first: usize, size: usize, items_max: usize) -> Produced {
+        if self.is_exhausted {
+            return Produced::Exhausted;
+        }
+        let mut numbers = Vec::with_capacity(items_max.min(self.iterator.size_hint().0.max(16)));
+        numbers.extend(self.iterator.by_ref().take(items_max));
+        let count = numbers.len();
+        self.pulled += count;
+        self.is_exhausted = count < items_max;
+        match plain::take_raw(&mut Some(numbers)) {
+            Some(numbers) if count > 0 => {
+                Produced::Batch { first, batch: Batch::numbers(size, count, numbers) }
+            }
+            _ => Produced::Exhausted,
+        }
+    }
+
+    fn next_framed(&mut self, first: usize, items_max: usize, bytes_max: usize) -> Produced {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        while ends.len() < items_max && bytes.len() < bytes_max {
+            let Some(item) = self.pull() else { break };
+            if plain::raw_bytes(&item).is_some_and(|bytes| bytes.len() >= WHOLE_MIN) {
+                self.waiting = Some(item);
+                if !ends.is_empty() {
+                    break;
+                }
+                if let Some(item) = plain::take_raw(&mut self.waiting) {
+                    return Produced::Batch { first, batch: Batch::whole(item) };
+                }
+            } else {
+                let start = begin_frame(&mut bytes);
+                if let Err(error) = pack_guarded(&item, &mut bytes) {
+                    bytes.truncate(start);
+                    if ends.is_empty() {
+                        return Produced::Failed { item: first, error: error.at_item(Some(first)) };
+                    }
+                    // It fails once more, alone, when its turn comes.
+                    self.waiting = Some(item);
+                    break;
+                }
+                end_frame(&mut bytes, start);
+                ends.push(bytes.len());
+            }
+        }
+        if ends.is_empty() {
+            Produced::Exhausted
+        } else {
+            Produced::Batch { first, batch: Batch::framed(bytes, ends) }
+        }
+    }
+
+    fn pull(&mut self) -> Option<I::Item> {
+        if let Some(item) = self.waiting.take() {
+            return Some(item);
+        }
+        // An iterator that has said that it is at its end is not asked again.
+        if self.is_exhausted {
+            return None;
+        }
+        let item = self.iterator.next();
+        match item {
+            Some(_) => self.pulled += 1,
+            None => self.is_exhausted = true,
+        }
+        item
+    }
+}
+
+fn pack_guarded<T: Portable>(item: &T, out: &mut Vec<u8>) -> Result<(), TaskError> {
+    let failed = |why| TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<T>(), why);
+    match guard(|| value::pack(item, out)) {
+        Ok(packed) => packed.map_err(failed),
+        Err(panic) => Err(failed(panic_words(&panic))),
+    }
+}
+
+/// Encodes what a job's function takes beside each item.
+///
+/// # Errors
+///
+/// Where it cannot be encoded.
+pub(crate) fn pack_captures<C: Portable>(captures: &C) -> Result<Vec<u8>, TaskError> {
+    let mut bytes = Vec::new();
+    pack_guarded(captures, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A panic of the user's `Serialize` or `Deserialize`, as the reason of another error.
+pub(crate) fn panic_words(panic: &TaskError) -> String {
+    let message = panic.panic_message().unwrap_or_default();
+    match panic.location() {
+        Some(location) => format!("it panicked at {location}: {message}"),
+        None => format!("it panicked: {message}"),
+    }
+}
+
+/// Results of consecutive items as they came from a worker, read one by one.
+#[derive(Debug)]
+pub(crate) struct Received {
+    lane: Lane,
+    left: usize,
+    body: Vec<u8>,
+    at: usize,
+    worker: u32,
+}
+
+impl Received {
+    pub(crate) fn new(lane: Lane, count: usize, body: Vec<u8>, worker: u32) -> Received {
+        Received { lane, left: count, body, at: 0, worker }
+    }
+
+    /// How many results are left to be read.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Reads all that are left, if they are numbers and as many as was said.
+    pub(crate) fn append_numbers<R: Portable>(&mut self, results: &mut Vec<R>) -> bool {
+        let size = match (self.lane, plain::number_size::<R>()) {
+            (Lane::Numbers(size), Some(expected)) if size as usize == expected => expected,
+            _ => return false,
+        };
+        let bytes = &self.body[self.at..];
+        if bytes.len() != size * self.left {
+            return false;
+        }
+        plain::extend_numbers(bytes, results);
+        self.left = 0;
+        true
+    }
+
+    /// Reads the next result; it is the one of `item`.
+    ///
+    /// # Errors
+    ///
+    /// Where its bytes are no such value.
+    pub(crate) fn next<R: Portable>(&mut self, item: usize) -> Result<R, TaskError> {
+        self.left = self.left.saturating_sub(1);
+        let worker = self.worker;
+        let failed = |why: String| {
+            TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<R>(), why)
+                .in_process(worker)
+                .at_item(Some(item))
+        };
+        match guard(|| self.next_value()) {
+            Ok(value) => value.map_err(failed),
+            Err(panic) => Err(failed(panic_words(&panic))),
+        }
+    }
+
+    fn next_value<R: Portable>(&mut self) -> Result<R, String> {
+        let torn = || "the worker's message is torn".to_owned();
+        match self.lane {
+            Lane::Whole => value::unpack_owned(std::mem::take(&mut self.body)),
+            Lane::Numbers(size) => {
+                let size = size as usize;
+                let bytes = self.body.get(self.at..self.at + size).ok_or_else(torn)?;
+                if plain::number_size::<R>() != Some(size) {
+                    return Err(torn());
+                }
+                let mut number = Vec::with_capacity(1);
+                plain::extend_numbers(bytes, &mut number);
+                self.at += size;
+                number.pop().ok_or_else(torn)
+            }
+            Lane::Framed => {
+                let mut rest = self.body.get(self.at..).ok_or_else(torn)?;
+                let bytes = split_frame(&mut rest).ok_or_else(torn)?;
+                self.at = self.body.len() - rest.len();
+                value::unpack(bytes)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(produced: &Produced) -> (usize, usize) {
+        match produced {
+            Produced::Batch { first, batch } => (*first, batch.count()),
+            other => panic!("no batch: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_come_in_batches_of_what_was_asked() {
+        let mut items = Items::new(0..10u64);
+        assert_eq!(items.total(), Some(10));
+        assert_eq!(counts(&items.next_batch(4, 1 << 20)), (0, 4));
+        assert_eq!(counts(&items.next_batch(100, 24)), (4, 3));
+        assert_eq!(counts(&items.next_batch(100, 1)), (7, 1));
+        assert_eq!(counts(&items.next_batch(100, 1 << 20)), (8, 2));
+        assert!(matches!(items.next_batch(1, 1), Produced::Exhausted));
+    }
+
+    #[test]
+    fn a_large_value_travels_alone() {
+        let values = [vec![1u8], vec![2; WHOLE_MIN], vec![3; WHOLE_MIN], vec![4]];
+        let mut items = Items::new(values.into_iter());
+        for first in 0..4 {
+            assert_eq!(counts(&items.next_batch(100, 1 << 20)), (first, 1));
+        }
+        assert!(matches!(items.next_batch(1, 1), Produced::Exhausted));
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_encoded_fails_alone() {
+        #[derive(serde::Deserialize)]
+        struct Picky(u32);
+        impl serde::Serialize for Picky {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.0 {
+                    2 => Err(serde::ser::Error::custom("no twos")),
+                    4 => panic!("no fours"),
+                    n => serializer.serialize_u32(n),
+                }
+            }
+        }
+        let mut items = Items::new((0..6).map(Picky));
+        assert_eq!(counts(&items.next_batch(10, 1 << 20)), (0, 2));
+        for (item, words) in [(2, "no twos"), (4, "no fours")] {
+            match items.next_batch(10, 1 << 20) {
+                Produced::Failed { item: failed, error } => {
+                    assert_eq!((failed, error.item()), (item, Some(item)));
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                other => panic!("no failure: {other:?}"),
+            }
+            assert_eq!(counts(&items.next_batch(10, 1 << 20)), (item + 1, 1));
+        }
+        assert!(matches!(items.next_batch(10, 1 << 20), Produced::Exhausted));
+    }
+
+    #[test]
+    fn an_iterator_at_its_end_is_not_asked_again() {
+        let mut asked = 0;
+        let mut items = Items::new(std::iter::from_fn(move || {
+            asked += 1;
+            assert!(asked <= 2, "asked after the end");
+            (asked == 1).then_some("text".to_owned())
+        }));
+        assert_eq!(counts(&items.next_batch(5, 100)), (0, 1));
+        assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
+        assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
+    }
+
+    #[test]
+    fn a_torn_answer_is_an_error_for_each_result() {
+        let mut framed = Received::new(Lane::Framed, 2, vec![200, 0, 0], 1);
+        assert!(framed.next::<String>(0).is_err());
+        assert!(framed.next::<String>(1).is_err());
+        let mut numbers = Received::new(Lane::Numbers(8), 2, vec![1; 9], 1);
+        assert!(!numbers.append_numbers::<u64>(&mut Vec::new()));
+        assert!(numbers.next::<u64>(0).is_ok());
+        assert!(numbers.next::<u64>(1).is_err());
+        assert!(Received::new(Lane::Numbers(4), 1, vec![1; 4], 1).next::<u64>(0).is_err());
+        assert!(Received::new(Lane::Whole, 1, vec![0xff], 1).next::<String>(0).is_err());
+    }
+}

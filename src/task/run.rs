@@ -1,0 +1,374 @@
+//! The worker's side of a map: a chunk of items, run one after the other.
+//!
+//! What a run leaves behind is whole at every item: whatever happens in the user's code, the results before it are in the
+//! chunk's output, and the chunk stands at the item behind it.
+
+use crate::error::{TaskError, TaskErrorKind};
+use crate::shm::Note;
+use crate::sys::function::{Body, FunctionId, describe};
+use crate::task::guard::guard;
+use crate::task::items::{WHOLE_MIN, panic_words};
+use crate::task::portable::{Portable, Stateless};
+use crate::wire::batch::{Lane, begin_frame, end_frame, split_frame};
+use crate::wire::plain::{self, Raw};
+use crate::wire::value;
+use std::any::{Any, type_name};
+use std::marker::PhantomData;
+
+/// Items that are being worked on.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    lane: Lane,
+    body: Vec<u8>,
+    at: usize,
+    /// Items that are left, and of these, how many the next run takes.
+    left: usize,
+    quota: usize,
+    /// The number of the next item on its link, and the word that tells the parent which one is being worked on.
+    ticket: u64,
+    progress: Note,
+    captures: Captures,
+    outputs: Vec<Output>,
+}
+
+/// What a job's function takes beside each item.
+#[derive(Debug, Default)]
+pub(crate) enum Captures {
+    #[default]
+    None,
+    Packed(Vec<u8>),
+    Decoded(Box<dyn Any>),
+}
+
+/// Results of consecutive items, ready to be sent.
+#[derive(Debug)]
+pub(crate) enum Output {
+    Numbers { size: usize, count: usize, numbers: Box<dyn Raw> },
+    Framed { count: usize, bytes: Vec<u8> },
+    Whole(Box<dyn Raw>),
+}
+
+impl Output {
+    pub(crate) fn lane(&self) -> Lane {
+        match self {
+            Output::Numbers { size, .. } => Lane::Numbers(*size as u32),
+            Output::Framed { .. } => Lane::Framed,
+            Output::Whole(_) => Lane::Whole,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Output::Numbers { count, .. } | Output::Framed { count, .. } => *count,
+            Output::Whole(_) => 1,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Output::Numbers { numbers, .. } => numbers.bytes(),
+            Output::Framed { bytes, .. } => bytes,
+            Output::Whole(value) => value.bytes(),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Its items have results.
+    Well,
+    /// Those before have results, and this is what became of the last one.
+    Failed(TaskError),
+}
+
+impl Chunk {
+    pub(crate) fn new(
+        lane: Lane,
+        count: usize,
+        body: Vec<u8>,
+        ticket: u64,
+        progress: Note,
+        captures: Captures,
+    ) -> Chunk {
+        let outputs = Vec::new();
+        Chunk { lane, body, at: 0, left: count, quota: 0, ticket, progress, captures, outputs }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// Has the next run take up to `quota` items.
+    pub(crate) fn allow(&mut self, quota: usize) {
+        self.quota = quota.min(self.left);
+    }
+
+    /// What the last run brought, in the order of its items.
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Ends the chunk; what the function takes beside each item serves the next one.
+    pub(crate) fn into_captures(self) -> Captures {
+        self.captures
+    }
+
+    fn run<A: Portable, R: Portable>(&mut self, call: impl Fn(A) -> R) -> Ended {
+        let ended = match (self.lane, plain::number_size::<A>()) {
+            (Lane::Numbers(size), Some(expected)) if size as usize == expected => {
+                self.run_numbers(size as usize, &call)
+            }
+            _ => self.run_framed(&call),
+        };
+        self.quota = 0;
+        ended
+    }
+
+    /// Marks the next item as begun, so that a death is charged to it.
+    #[inline]
+    fn begin_item(&mut self) {
+        // Marks are ticket + 1: 0 is a worker that has not begun.
+        self.progress.set(self.ticket + 1);
+        self.ticket += 1;
+        self.left -= 1;
+        self.quota -= 1;
+    }
+
+    fn run_numbers<A: Portable, R: Portable>(
+        &mut self,
+        size: usize,
+        call: &impl Fn(A) -> R,
+    ) -> Ended {
+        let count = self.quota;
+        let Some(bytes) = self.body.get(self.at..self.at + size * count) else {
+            return self.fail_torn::<A>();
+        };
+        let mut items = Vec::with_capacity(count);
+        plain::extend_numbers(bytes, &mut items);
+        self.at += size * count;
+        let Some(result_size) = plain::number_size::<R>() else {
+            return self.run_items(items.into_iter().map(Ok), call, size);
+        };
+        let mut results: Vec<R> = Vec::with_capacity(count);
+        let caught = guard(|| {
+            for item in items {
+                self.begin_item();
+                results.push(call(item));
+            }
+        });
+        self.at -= size * self.quota;
+        let count = results.len();
+        if let Some(numbers) = plain::take_raw(&mut Some(results)) {
+            if count > 0 {
+                self.outputs.push(Output::Numbers { size: result_size, count, numbers });
+            }
+        }
+        match caught {
+            Ok(()) => Ended::Well,
+            Err(panic) => Ended::Failed(panic),
+        }
+    }
+
+    fn run_framed<A: Portable, R: Portable>(&mut self, call: &impl Fn(A) -> R) -> Ended {
+        let body = std::mem::take(&mut self.body);
+        if self.lane == Lane::Whole {
+            let item = guard(|| value::unpack_owned::<A>(body));
+            return self.run_items(std::iter::once(flatten(item)), call, 0);
+        }
+        let mut rest = body.get(self.at..).unwrap_or_default();
+        let items = std::iter::repeat_with(|| {
+            let Some(bytes) = split_frame(&mut rest) else {
+                return Err("the message is torn".to_owned());
+            };
+            flatten(guard(|| value::unpack::<A>(bytes)))
+        });
+        let ended = self.run_items(items.take(self.quota), call, 0);
+        self.at = body.len() - rest.len();
+        self.body = body;
+        ended
+    }
+
+    /// Runs `items` one by one, as they are decoded. Where the run ends early, `size` bytes for each item that is left
+    /// are given back to the chunk.
+    fn run_items<A: Portable, R: Portable>(
+        &mut self,
+        items: impl Iterator<Item = Result<A, String>>,
+        call: &impl Fn(A) -> R,
+        size: usize,
+    ) -> Ended {
+        let (mut bytes, mut count) = (Vec::new(), 0);
+        let mut ended = Ended::Well;
+        let mut items = items;
+        while self.quota > 0 {
+            self.begin_item();
+            let Some(item) = items.next() else { break };
+            match run_one(item, call, &mut bytes) {
+                Ok(None) => count += 1,
+                Ok(Some(whole)) => {
+                    self.push_framed(std::mem::take(&mut bytes), count);
+                    self.outputs.push(Output::Whole(whole));
+                    self.at -= size * self.quota;
+                    return Ended::Well;
+                }
+                Err(error) => {
+                    ended = Ended::Failed(error);
+                    break;
+                }
+            }
+        }
+        self.at -= size * self.quota;
+        self.push_framed(bytes, count);
+        ended
+    }
+
+    fn push_framed(&mut self, bytes: Vec<u8>, count: usize) {
+        if count > 0 {
+            self.outputs.push(Output::Framed { count, bytes });
+        }
+    }
+
+    fn fail_torn<A>(&mut self) -> Ended {
+        self.begin_item();
+        let kind = TaskErrorKind::ArgumentDecoding;
+        Ended::Failed(TaskError::of_type(kind, type_name::<A>(), "the message is torn"))
+    }
+
+    /// The captures as a value, decoded at their first use.
+    fn decode_captures<C: Portable>(&mut self) -> Result<Box<C>, TaskError> {
+        let failed =
+            |why| TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<C>(), why);
+        match std::mem::take(&mut self.captures) {
+            Captures::Decoded(value) => match value.downcast() {
+                Ok(value) => Ok(value),
+                Err(_) => Err(failed("the captures are of another type".to_owned())),
+            },
+            Captures::Packed(bytes) => {
+                let value = flatten(guard(|| value::unpack::<C>(&bytes)));
+                if value.is_err() {
+                    // Every item of the job says so, not the first alone.
+                    self.captures = Captures::Packed(bytes);
+                }
+                value.map(Box::new).map_err(failed)
+            }
+            Captures::None => Err(failed("the captures did not arrive".to_owned())),
+        }
+    }
+}
+
+/// Runs one item; its result is appended to `bytes`, or comes back if it is to travel alone.
+fn run_one<A: Portable, R: Portable>(
+    item: Result<A, String>,
+    call: &impl Fn(A) -> R,
+    bytes: &mut Vec<u8>,
+) -> Result<Option<Box<dyn Raw>>, TaskError> {
+    let item = item.map_err(|why| {
+        TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why)
+    })?;
+    let mut result = Some(guard(|| call(item))?);
+    if result.as_ref().and_then(plain::raw_bytes).is_some_and(|raw| raw.len() >= WHOLE_MIN) {
+        return Ok(plain::take_raw(&mut result));
+    }
+    let start = begin_frame(bytes);
+    let packed = flatten(guard(|| match result {
+        Some(result) => value::pack(&result, bytes),
+        None => Ok(()),
+    }));
+    if let Err(why) = packed {
+        bytes.truncate(start);
+        return Err(TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<R>(), why));
+    }
+    end_frame(bytes, start);
+    Ok(None)
+}
+
+/// A panic of the user's `Serialize` or `Deserialize` is one more reason why that failed.
+fn flatten<T>(result: Result<Result<T, String>, TaskError>) -> Result<T, String> {
+    result.unwrap_or_else(|panic| Err(panic_words(&panic)))
+}
+
+struct OfItem<F, A, R>(PhantomData<(F, A, R)>);
+
+impl<F, A, R> Body for OfItem<F, A, R>
+where
+    F: Fn(A) -> R + Stateless,
+    A: Portable,
+    R: Portable,
+{
+    type Function = F;
+    type Input = Chunk;
+    type Output = Ended;
+
+    fn run(function: F, chunk: &mut Chunk) -> Ended {
+        chunk.run(function)
+    }
+}
+
+struct OfItemWithCaptures<F, C, A, R>(PhantomData<(F, C, A, R)>);
+
+impl<F, C, A, R> Body for OfItemWithCaptures<F, C, A, R>
+where
+    F: Fn(&C, A) -> R + Stateless,
+    C: Portable,
+    A: Portable,
+    R: Portable,
+{
+    type Function = F;
+    type Input = Chunk;
+    type Output = Ended;
+
+    fn run(function: F, chunk: &mut Chunk) -> Ended {
+        match chunk.decode_captures::<C>() {
+            Ok(captures) => {
+                let ended = chunk.run(|item| function(&captures, item));
+                chunk.captures = Captures::Decoded(captures);
+                ended
+            }
+            Err(error) => {
+                chunk.skip_item::<A>();
+                Ended::Failed(error)
+            }
+        }
+    }
+}
+
+impl Chunk {
+    /// Passes over an item that cannot be run.
+    fn skip_item<A: Portable>(&mut self) {
+        self.begin_item();
+        match self.lane {
+            Lane::Numbers(size) => self.at += size as usize,
+            Lane::Whole => {}
+            Lane::Framed => {
+                let mut rest = self.body.get(self.at..).unwrap_or_default();
+                split_frame(&mut rest);
+                self.at = self.body.len() - rest.len();
+            }
+        }
+    }
+}
+
+/// The number of a function of an item.
+pub(crate) fn describe_item<F, A, R>(function: F) -> Option<FunctionId>
+where
+    F: Fn(A) -> R + Stateless,
+    A: Portable,
+    R: Portable,
+{
+    describe::<OfItem<F, A, R>>(function)
+}
+
+/// The number of a function of captures and an item.
+pub(crate) fn describe_item_with_captures<F, C, A, R>(function: F) -> Option<FunctionId>
+where
+    F: Fn(&C, A) -> R + Stateless,
+    C: Portable,
+    A: Portable,
+    R: Portable,
+{
+    describe::<OfItemWithCaptures<F, C, A, R>>(function)
+}

@@ -1,0 +1,364 @@
+//! The application itself is mistreated: killed, aborted, interrupted, its executable deleted. Nothing of it may be left.
+//! The application is this test binary, executed again.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::alone::{Application, Ended, GONE_LIMIT, Running, copy_of_this_binary, role};
+use common::census::{ProcessInfo, poll, process};
+use common::meet::{Ear, say};
+use common::{LIMIT, assert_serves, pool, within};
+use multiprocess::{Pool, Process, StartMethod};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How many workers the application has.
+const WORKERS: usize = 3;
+
+/// What the application does; in an ordinary test run, nothing. A role is an act and a start method.
+#[test]
+fn application() {
+    let Some(role) = role() else { return };
+    let (act, method) = role.split_once(" by ").unwrap();
+    let method = if method == "spawn" {
+        StartMethod::Spawn
+    } else {
+        StartMethod::ForkServer
+    };
+    match act {
+        "sleeps" => sleep_in_workers(&pool(method, WORKERS)),
+        "idles" => {
+            let pool = pool(method, WORKERS);
+            assert_serves(&pool);
+            say(&path("EAR"), line_of_pids(&pool));
+            thread::sleep(Duration::from_secs(60));
+        }
+        "nests" => {
+            let pool = pool(method, 1);
+            let _ = pool.apply(
+                (path("EAR"), method == StartMethod::Spawn),
+                |(ear, spawned)| {
+                    let method = if spawned {
+                        StartMethod::Spawn
+                    } else {
+                        StartMethod::ForkServer
+                    };
+                    sleep_in_workers_of(&pool_of_sleepers(method), &ear);
+                },
+            );
+            wait_for_the_end();
+        }
+        "aborts" => {
+            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            wait_for_word();
+            std::process::abort();
+        }
+        "panics" => {
+            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            wait_for_word();
+            panic!("the application's own panic");
+        }
+        "exits" => {
+            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            wait_for_word();
+            std::process::exit(5);
+        }
+        "goes on" => {
+            let early = pool(method, 2);
+            assert_serves(&early);
+            say(&path("EAR"), "ready");
+            wait_for_word();
+            assert_serves(&pool(method, 2));
+            assert_eq!(process_says_hello(method), "hello");
+            // A worker that died is replaced, too.
+            assert!(
+                early
+                    .apply((), |()| std::process::exit(1))
+                    .map(|(): ()| ())
+                    .unwrap_err()
+                    .is_crash()
+            );
+            assert_serves(&early);
+        }
+        "begins late" => {
+            say(&path("EAR"), "ready");
+            wait_for_word();
+            assert_serves(&pool(method, 2));
+            assert_eq!(process_says_hello(method), "hello");
+        }
+        _ => unreachable!("{act}"),
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env::var_os(name).unwrap())
+}
+
+fn pool_of_sleepers(method: StartMethod) -> Pool {
+    pool(method, WORKERS)
+}
+
+fn line_of_pids(pool: &Pool) -> String {
+    pool.worker_pids()
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Says the pids of the workers, then has each sleep for a minute.
+fn sleep_in_workers(pool: &Pool) {
+    sleep_in_workers_of(pool, &path("EAR"));
+}
+
+fn sleep_in_workers_of(pool: &Pool, ear: &Path) {
+    say(ear, line_of_pids(pool));
+    let _ = pool
+        .with(ear.to_owned())
+        .chunk_size(1)
+        .map(0..2 * WORKERS, |ear: &PathBuf, _| {
+            say(ear, "sleeping");
+            thread::sleep(Duration::from_secs(60));
+        });
+    wait_for_the_end();
+}
+
+/// Its workers may end a moment before the application does; it says nothing about that.
+fn wait_for_the_end() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn wait_for_word() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+fn process_says_hello(method: StartMethod) -> String {
+    Process::builder()
+        .start_method(method)
+        .spawn((), |()| "hello".to_owned())
+        .unwrap()
+        .join()
+        .unwrap()
+}
+
+/// An application whose workers all run their items.
+struct Busy {
+    running: Running,
+    /// All that it has started.
+    family: Vec<ProcessInfo>,
+}
+
+impl Busy {
+    fn start(act: &str, method: &str) -> Busy {
+        let mut ear = Ear::new();
+        let running = Application::new("application", &format!("{act} by {method}"))
+            .env("EAR", ear.path())
+            .piped_stdin()
+            .start();
+        let workers: BTreeSet<u32> = ear
+            .hear()
+            .split(' ')
+            .map(|pid| pid.parse().unwrap())
+            .collect();
+        assert_eq!(workers.len(), WORKERS);
+        if act != "idles" {
+            (0..WORKERS).for_each(|_| assert_eq!(ear.hear(), "sleeping"));
+        }
+        let family = running.descendants();
+        let pids: BTreeSet<u32> = family.iter().map(|process| process.pid).collect();
+        assert!(workers.is_subset(&pids), "workers {workers:?} of {pids:?}");
+        Busy { running, family }
+    }
+
+    /// After something was done to the application: it ends, and within moments so has all that it started.
+    fn end(self) -> Ended {
+        let ended = self.running.wait(GONE_LIMIT);
+        let left = poll(
+            GONE_LIMIT,
+            || {
+                self.family
+                    .iter()
+                    .filter(|process| !process.is_gone())
+                    .count()
+            },
+            |left| *left == 0,
+        );
+        let left_by_name: Vec<_> = self
+            .family
+            .iter()
+            .filter(|member| !member.is_gone())
+            .map(|member| process(member.pid))
+            .collect();
+        assert_eq!(left, 0, "left behind: {left_by_name:#?}\n{ended:?}");
+        ended.assert_nothing_left();
+        ended
+    }
+}
+
+/// Runs `body` for both methods, each in bounded time.
+fn by_each_method(body: fn(&str)) {
+    for method in ["fork server", "spawn"] {
+        within(LIMIT, move || body(method));
+    }
+}
+
+/// Counts what panics print, wherever they happen.
+fn panics_told(ended: &Ended) -> usize {
+    ended.stderr.matches("panicked at").count()
+}
+
+#[test]
+fn killed_while_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let busy = Busy::start("sleeps", method);
+        busy.running.signal(Signal::SIGKILL);
+        assert_eq!(busy.end().status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn killed_while_workers_idle_it_leaves_nothing() {
+    by_each_method(|method| {
+        let busy = Busy::start("idles", method);
+        busy.running.signal(Signal::SIGKILL);
+        assert_eq!(busy.end().status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn killed_while_pools_inside_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let busy = Busy::start("nests", method);
+        busy.running.signal(Signal::SIGKILL);
+        assert_eq!(busy.end().status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn terminated_while_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let busy = Busy::start("sleeps", method);
+        busy.running.signal(Signal::SIGTERM);
+        let ended = busy.end();
+        assert_eq!(ended.status.signal(), Some(15));
+        assert_eq!(panics_told(&ended), 0, "{ended:?}");
+    });
+}
+
+#[test]
+fn aborted_while_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let mut busy = Busy::start("aborts", method);
+        busy.running.write("now\n");
+        assert_eq!(busy.end().status.signal(), Some(6));
+    });
+}
+
+#[test]
+fn panicked_while_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let mut busy = Busy::start("panics", method);
+        busy.running.write("now\n");
+        let ended = busy.end();
+        assert_eq!(ended.status.code(), Some(101));
+        assert_eq!(panics_told(&ended), 1, "its own only: {ended:?}");
+    });
+}
+
+#[test]
+fn exited_while_workers_work_it_leaves_nothing() {
+    by_each_method(|method| {
+        let mut busy = Busy::start("exits", method);
+        busy.running.write("now\n");
+        assert_eq!(busy.end().status.code(), Some(5));
+    });
+}
+
+#[test]
+fn interrupted_with_its_whole_group_it_ends_at_once_and_quietly() {
+    by_each_method(|method| {
+        let busy = Busy::start("sleeps", method);
+        busy.running.signal_group(Signal::SIGINT);
+        let ended = busy.end();
+        assert_eq!(ended.status.signal(), Some(2));
+        assert_eq!(ended.stderr, "", "no storm of traces from the workers");
+    });
+}
+
+#[test]
+fn interrupted_while_idle_with_its_whole_group_it_ends_at_once_and_quietly() {
+    by_each_method(|method| {
+        let busy = Busy::start("idles", method);
+        busy.running.signal_group(Signal::SIGINT);
+        let ended = busy.end();
+        assert_eq!(ended.status.signal(), Some(2));
+        assert_eq!(ended.stderr, "");
+    });
+}
+
+/// Starts the application from a copy, does something to the copy, and has the application start more processes.
+fn with_changed_executable(act: &str, method: &str, change: fn(&Path)) {
+    let directory = tempfile::tempdir().unwrap();
+    let executable = copy_of_this_binary(directory.path());
+    let mut ear = Ear::new();
+    let role = format!("{act} by {method}");
+    let mut running = Application::of(&executable, "application", &role)
+        .env("EAR", ear.path())
+        .piped_stdin()
+        .start();
+    assert_eq!(ear.hear(), "ready");
+    change(&executable);
+    running.write("now\n");
+    let ended = running.wait(LIMIT);
+    assert!(
+        ended.status.success() && ended.stdout.contains("1 passed"),
+        "{ended:?}"
+    );
+    ended.assert_nothing_left();
+}
+
+fn replace(executable: &Path) {
+    let other = executable.with_extension("new");
+    fs::copy("/bin/false", &other).unwrap();
+    fs::rename(other, executable).unwrap();
+}
+
+#[test]
+fn with_its_executable_deleted_it_still_starts_processes() {
+    by_each_method(|method| {
+        for act in ["goes on", "begins late"] {
+            with_changed_executable(act, method, |executable| {
+                fs::remove_file(executable).unwrap()
+            });
+        }
+    });
+}
+
+#[test]
+fn with_its_executable_replaced_it_still_starts_processes() {
+    by_each_method(|method| {
+        for act in ["goes on", "begins late"] {
+            with_changed_executable(act, method, replace);
+        }
+    });
+}
+
+#[test]
+fn with_its_folder_gone_it_still_starts_processes() {
+    by_each_method(|method| {
+        for act in ["goes on", "begins late"] {
+            with_changed_executable(act, method, |executable| {
+                fs::remove_dir_all(executable.parent().unwrap()).unwrap()
+            });
+        }
+    });
+}

@@ -1,0 +1,175 @@
+//! What the black-box tests share: one body under every start method, a bound on waiting, meeting points,
+//! a process of one's own, and a count of what is left over.
+
+#![allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    reason = "each test file uses its own part"
+)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+pub(crate) mod alone;
+pub(crate) mod census;
+pub(crate) mod meet;
+pub(crate) mod unsafely;
+
+use census::Census;
+use multiprocess::{Pool, Process, StartMethod, TaskError, TaskErrorKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::ExitStatusExt;
+use std::panic;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+/// When a test counts as hung. No test measures anything with it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// For what moves gigabytes or starts thousands of processes on a busy machine.
+pub(crate) const LONG_LIMIT: Duration = Duration::from_secs(300);
+
+/// Makes `name::fork_server` and `name::spawn` of one body, each failing when it has not ended within [`LIMIT`].
+macro_rules! each_method {
+    ($name:ident, |$method:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($method: multiprocess::StartMethod) $body
+
+            #[test]
+            fn fork_server() {
+                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::ForkServer));
+            }
+
+            #[test]
+            fn spawn() {
+                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::Spawn));
+            }
+        }
+    };
+}
+pub(crate) use each_method;
+
+/// As [`each_method`], with the body in a process of its own, where afterwards nothing may be left over: see [`clean`].
+macro_rules! each_method_alone {
+    ($name:ident, |$method:ident| $body:block) => {
+        crate::common::each_method_alone!($name, crate::common::LIMIT, |$method| $body);
+    };
+    ($name:ident, $limit:expr, |$method:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($method: multiprocess::StartMethod) $body
+
+            #[test]
+            fn fork_server() {
+                let test = crate::common::alone::test_path(module_path!(), "fork_server");
+                crate::common::alone::in_own_process(&test, $limit, || crate::common::clean(multiprocess::StartMethod::ForkServer, body));
+            }
+
+            #[test]
+            fn spawn() {
+                let test = crate::common::alone::test_path(module_path!(), "spawn");
+                crate::common::alone::in_own_process(&test, $limit, || crate::common::clean(multiprocess::StartMethod::Spawn, body));
+            }
+        }
+    };
+}
+pub(crate) use each_method_alone;
+
+/// Runs `body` on a thread of its own and fails when it has not ended within `limit`.
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (done, ended) = mpsc::channel();
+    let runner = thread::spawn(move || {
+        let outcome = panic::catch_unwind(panic::AssertUnwindSafe(body));
+        // The test has stopped listening when it gave up on us.
+        let _ = done.send(());
+        outcome
+    });
+    match ended.recv_timeout(limit) {
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+            match runner.join().and_then(|outcome| outcome) {
+                Ok(value) => value,
+                Err(payload) => panic::resume_unwind(payload),
+            }
+        }
+        Err(RecvTimeoutError::Timeout) => panic!("hangs: not ended after {limit:?}"),
+    }
+}
+
+/// Runs `body` and fails when descriptors, threads, processes or names in shared memory are left over. What the library
+/// makes once for the whole program, such as its fork server, is made before the first count.
+pub(crate) fn clean(method: StartMethod, body: impl FnOnce(StartMethod)) {
+    for warmed in [StartMethod::ForkServer, StartMethod::Spawn] {
+        assert_serves(&pool(warmed, 1));
+        let process = Process::builder()
+            .start_method(warmed)
+            .spawn(1_u32, |one| one)
+            .unwrap();
+        assert_eq!(process.join().unwrap(), 1);
+    }
+    let before = Census::now();
+    body(method);
+    before.assert_nothing_added();
+}
+
+/// Makes a pool.
+pub(crate) fn pool(method: StartMethod, workers: usize) -> Pool {
+    Pool::builder()
+        .workers(workers)
+        .start_method(method)
+        .build()
+        .unwrap()
+}
+
+/// Checks that the pool still does what a pool does, on every worker.
+pub(crate) fn assert_serves(pool: &Pool) {
+    let doubled = pool.map(0..100_u64, |number| number * 2).unwrap();
+    assert_eq!(
+        doubled,
+        (0..100).map(|number| number * 2).collect::<Vec<u64>>()
+    );
+    assert_eq!(
+        pool.apply((20, 22), |(a, b): (u32, u32)| a + b).unwrap(),
+        42
+    );
+    assert_eq!(pool.worker_pids().len(), pool.workers());
+}
+
+/// A pid as nix wants it.
+pub(crate) fn pid_of(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().unwrap())
+}
+
+/// Sends SIGKILL.
+pub(crate) fn kill_hard(pid: u32) {
+    kill(pid_of(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Checks that a process died of a signal.
+pub(crate) fn assert_crash_by_signal(error: &TaskError, signal: Signal) {
+    assert_eq!(error.kind(), TaskErrorKind::Crash);
+    let status = error.exit_status().unwrap();
+    assert_eq!(
+        (status.signal(), status.code()),
+        (Some(signal as i32), None),
+        "{error}"
+    );
+    assert_eq!(error.panic_message(), None);
+}
+
+/// Checks that a process left by an exit code.
+pub(crate) fn assert_crash_by_exit(error: &TaskError, code: i32) {
+    assert_eq!(error.kind(), TaskErrorKind::Crash);
+    let status = error.exit_status().unwrap();
+    assert_eq!(
+        (status.signal(), status.code()),
+        (None, Some(code)),
+        "{error}"
+    );
+}

@@ -1,0 +1,52 @@
+//! What the tests do that Rust has no safe word for.
+
+#![allow(
+    unsafe_code,
+    reason = "misfortunes are arranged here and nowhere else in the tests"
+)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use nix::unistd::{ForkResult, fork, pause};
+use std::env;
+use std::hint::black_box;
+use std::ptr;
+
+/// Ends this process on the spot: no handlers, no destructors.
+pub(crate) fn exit_at_once(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Touches memory that is not there.
+pub(crate) fn segfault() {
+    let nowhere: *mut u8 = ptr::without_provenance_mut(black_box(4096));
+    // SAFETY: none, deliberately: nothing is ever mapped in the first pages, so the kernel stops this process here.
+    unsafe { nowhere.write_volatile(1) };
+}
+
+/// Recurses until the stack ends.
+pub(crate) fn overflow_stack(depth: u64) -> u64 {
+    let frame = black_box([depth; 512]);
+    if black_box(depth) == u64::MAX {
+        0
+    } else {
+        overflow_stack(depth + 1) + frame[7]
+    }
+}
+
+/// Forks a child that holds every inherited descriptor open and does nothing, for ever. Returns its pid.
+pub(crate) fn fork_idle_child() -> u32 {
+    // SAFETY: the child makes one kind of system call, which is async-signal-safe, and never returns.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => u32::try_from(child.as_raw()).unwrap(),
+        ForkResult::Child => loop {
+            pause();
+        },
+    }
+}
+
+/// Sets an environment variable of this process.
+pub(crate) fn set_environment(name: &str, value: &str) {
+    // SAFETY: called in a process that runs one test only, while no other thread of it touches the environment.
+    unsafe { env::set_var(name, value) };
+}

@@ -1,0 +1,283 @@
+//! How `imap` and `map` treat their input and their failures: lazily, boundedly, and without harm to the pool.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::meet::{Gate, pass};
+use common::{assert_serves, each_method, pool};
+use multiprocess::TaskErrorKind;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::thread;
+
+/// More than any sensible number of items under way, less than what an eager implementation pulls.
+const AHEAD_MAX: u64 = 10_000;
+
+each_method!(imap_serves_an_endless_input, |method| {
+    let pool = pool(method, 2);
+    let pulled = Cell::new(0);
+    let items = (0_u64..).inspect(|_| pulled.set(pulled.get() + 1));
+    let results: Vec<u64> = pool
+        .imap(items, |number| number * 2)
+        .take(1000)
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        results,
+        (0..1000).map(|number| number * 2).collect::<Vec<u64>>()
+    );
+    assert!(pulled.get() >= 1000);
+    assert_serves(&pool);
+});
+
+each_method!(imap_pulls_few_items_ahead, |method| {
+    let pool = pool(method, 2);
+    let pulled = Cell::new(0);
+    let items = (0_u64..).inspect(|_| pulled.set(pulled.get() + 1));
+    let mut results = pool.job().chunk_size(1).imap(items, |number| number);
+    for expected in 0..100 {
+        assert_eq!(results.next().unwrap().unwrap(), expected);
+    }
+    assert!(
+        (100..100 + AHEAD_MAX).contains(&pulled.get()),
+        "pulled {} for 100 results",
+        pulled.get()
+    );
+});
+
+each_method!(imap_pulls_no_further_while_its_first_item_runs, |method| {
+    let pool = pool(method, 2);
+    let gate = Gate::new();
+    let pulled = Cell::new(0);
+    let items = (0_u64..10 * AHEAD_MAX).inspect(|&index| {
+        pulled.set(index + 1);
+        // Not reached if the results that wait behind item 0 are bounded.
+        if index == 5 * AHEAD_MAX {
+            gate.let_through(1);
+        }
+    });
+    let mut results = pool
+        .with(gate.path())
+        .chunk_size(1)
+        .imap(items, |gate: &PathBuf, number| {
+            if number == 0 {
+                pass(gate);
+            }
+            number
+        });
+    // Lets item 0 go at last. By then an unbounded implementation has pulled far more: the other worker is free.
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(std::time::Duration::from_secs(1));
+            gate.let_through(1);
+        });
+        assert_eq!(results.next().unwrap().unwrap(), 0);
+    });
+    assert!(
+        pulled.get() <= AHEAD_MAX,
+        "pulled {} for the first result",
+        pulled.get()
+    );
+});
+
+each_method!(imap_unordered_pulls_few_items_ahead, |method| {
+    let pool = pool(method, 2);
+    let pulled = Cell::new(0);
+    let items = (0_u64..).inspect(|_| pulled.set(pulled.get() + 1));
+    let taken = pool
+        .job()
+        .chunk_size(1)
+        .imap_unordered(items, |number| number)
+        .take(100)
+        .count();
+    assert_eq!(taken, 100);
+    assert!(
+        (100..100 + AHEAD_MAX).contains(&pulled.get()),
+        "pulled {} for 100 results",
+        pulled.get()
+    );
+    assert_serves(&pool);
+});
+
+each_method!(imap_goes_on_after_a_failure, |method| {
+    let pool = pool(method, 2);
+    let results: Vec<_> = pool
+        .imap(0..100_usize, |number| {
+            if number % 10 == 7 {
+                panic!("seven")
+            } else {
+                number
+            }
+        })
+        .collect();
+    assert_eq!(results.len(), 100);
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(number) => assert_eq!((number, index % 10 == 7), (index, false)),
+            Err(error) => {
+                assert_eq!(
+                    (error.item(), error.panic_message()),
+                    (Some(index), Some("seven"))
+                );
+                assert_eq!(index % 10, 7);
+            }
+        }
+    }
+    assert_serves(&pool);
+});
+
+each_method!(imap_unordered_goes_on_after_a_failure, |method| {
+    let pool = pool(method, 2);
+    let mut failed = Vec::new();
+    let mut fine = 0;
+    for (index, result) in pool.imap_unordered(0..100_usize, |number| {
+        if number % 10 == 7 {
+            panic!("seven")
+        } else {
+            number
+        }
+    }) {
+        match result {
+            Ok(number) => fine += usize::from(number == index),
+            Err(error) => {
+                assert_eq!(error.item(), Some(index));
+                failed.push(index);
+            }
+        }
+    }
+    failed.sort_unstable();
+    assert_eq!(
+        (fine, failed),
+        (90, (0..10).map(|ten| ten * 10 + 7).collect())
+    );
+});
+
+each_method!(imap_dropped_half_way_leaves_the_pool_usable, |method| {
+    let pool = pool(method, 2);
+    for taken in [0, 1, 2, 50, 999] {
+        let mut results = pool.imap(0..1000_u32, |number| vec![number; 1000]);
+        for expected in 0..taken {
+            assert_eq!(results.next().unwrap().unwrap(), vec![expected; 1000]);
+        }
+        drop(results);
+        assert_serves(&pool);
+    }
+    assert_serves(&pool);
+});
+
+each_method!(
+    imap_dropped_with_large_results_unread_leaves_the_pool_usable,
+    |method| {
+        let pool = pool(method, 2);
+        for _ in 0..5 {
+            let mut results = pool.imap(0..20_u8, |fill| vec![fill; 16 << 20]);
+            assert!(results.next().unwrap().unwrap() == vec![0; 16 << 20]);
+            drop(results);
+            assert_serves(&pool);
+        }
+    }
+);
+
+each_method!(a_pool_dropped_after_a_half_consumed_imap_ends, |method| {
+    let pool = pool(method, 2);
+    let mut results = pool.imap(0_u32.., |number| number);
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    drop(results);
+    drop(pool);
+});
+
+each_method!(map_stops_at_the_first_failure, |method| {
+    let pool = pool(method, 2);
+    let pulled = Cell::new(0_u32);
+    let items = (0..10_000_000).inspect(|_| pulled.set(pulled.get() + 1));
+    let error = pool
+        .map(
+            items,
+            |number| if number == 3 { panic!("three") } else { number },
+        )
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.item(), error.panic_message()),
+        (TaskErrorKind::Panic, Some(3), Some("three"))
+    );
+    assert!(pulled.get() < 10_000_000, "map went on after its failure");
+    assert_serves(&pool);
+});
+
+each_method!(an_input_that_panics_here_panics_here, |method| {
+    let pool = pool(method, 2);
+    for at in [0, 1, 5, 5000] {
+        let items = || {
+            (0..10_000_u32).inspect(move |&index| assert_ne!(index, at, "the input's own panic"))
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| pool.map(items(), |number| number)));
+        let payload = outcome.unwrap_err();
+        assert!(
+            payload
+                .downcast_ref::<String>()
+                .unwrap()
+                .contains("the input's own panic")
+        );
+        assert_serves(&pool);
+
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            pool.imap(items(), |number| number).count()
+        }));
+        assert!(outcome.is_err());
+        assert_serves(&pool);
+
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            pool.imap_unordered(items(), |number| number).count()
+        }));
+        assert!(outcome.is_err());
+        assert_serves(&pool);
+    }
+});
+
+each_method!(an_input_may_use_the_same_pool, |method| {
+    let pool = pool(method, 2);
+    let items = (0..50_u32).map(|number| pool.apply(number, |number| number + 1).unwrap());
+    assert_eq!(
+        pool.map(items, |number| number * 2).unwrap(),
+        (1..=50).map(|number| number * 2).collect::<Vec<u32>>()
+    );
+
+    let items = (0..50_u32).map(|number| pool.map(0..number, |number| number).unwrap().len());
+    let results: Vec<usize> = pool
+        .imap(items, |number| number * 2)
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(
+        results,
+        (0..50).map(|number| number * 2).collect::<Vec<usize>>()
+    );
+});
+
+each_method!(
+    an_imap_may_be_the_input_of_a_map_of_the_same_pool,
+    |method| {
+        let pool = pool(method, 2);
+        let inner = pool
+            .imap(0..500_u64, |number| number + 1)
+            .map(Result::unwrap);
+        assert_eq!(
+            pool.map(inner, |number| number * 2).unwrap(),
+            (1..=500).map(|number| number * 2).collect::<Vec<u64>>()
+        );
+    }
+);
+
+each_method!(the_input_is_dropped_with_the_results, |method| {
+    let pool = pool(method, 2);
+    let held = std::rc::Rc::new(());
+    let inside = held.clone();
+    let mut results = pool.imap(
+        (0..1000_u32).inspect(move |_| drop(inside.clone())),
+        |number| number,
+    );
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    drop(results);
+    assert_eq!(std::rc::Rc::strong_count(&held), 1);
+});

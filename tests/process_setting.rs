@@ -1,0 +1,332 @@
+//! What surrounds a process: its name, what it inherits, and what becomes of it when the program ends. The programs here
+//! are this test binary, executed again.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::alone::{Application, role};
+use common::census::{ProcessInfo, poll, process, wait_until_gone};
+use common::meet::{Ear, Gate, pass, say};
+use common::unsafely::set_environment;
+use common::{LIMIT, each_method_alone, within};
+use multiprocess::{Process, StartMethod, current_process};
+use nix::sys::signal::Signal;
+use std::env;
+use std::io::Read;
+use std::path::PathBuf;
+
+each_method_alone!(a_name_is_given_or_counted, |method| {
+    let by_method = || Process::builder().start_method(method);
+    let first = by_method()
+        .spawn((), |()| current_process().name().to_owned())
+        .unwrap();
+    let second = by_method()
+        .spawn((), |()| current_process().name().to_owned())
+        .unwrap();
+    let number = |name: &str| {
+        name.strip_prefix("Process-")
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+    };
+    assert!(number(first.name()) >= 1);
+    assert_eq!(number(second.name()), number(first.name()) + 1);
+    for process in [first, second] {
+        let name = process.name().to_owned();
+        assert_eq!(process.join().unwrap(), name, "it knows its own name");
+    }
+
+    let given = by_method()
+        .name("résumé of 7")
+        .spawn((), |()| current_process().name().to_owned())
+        .unwrap();
+    assert_eq!(given.name(), "résumé of 7");
+    assert_eq!(given.join().unwrap(), "résumé of 7");
+});
+
+each_method_alone!(a_childs_child_is_counted_below_its_parent, |method| {
+    let child = Process::builder()
+        .start_method(method)
+        .spawn((), |()| {
+            let name = || {
+                Process::spawn((), |()| current_process().name().to_owned())
+                    .unwrap()
+                    .join()
+                    .unwrap()
+            };
+            (current_process().name().to_owned(), name(), name())
+        })
+        .unwrap();
+    let (name, first, second) = child.join().unwrap();
+    assert_eq!((first, second), (format!("{name}:1"), format!("{name}:2")));
+});
+
+each_method_alone!(it_knows_whether_it_is_a_daemon, |method| {
+    for daemon in [true, false] {
+        let process = Process::builder()
+            .start_method(method)
+            .daemon(daemon)
+            .spawn((), |()| current_process().is_daemon())
+            .unwrap();
+        assert_eq!(process.is_daemon(), daemon);
+        assert_eq!(process.join().unwrap(), daemon);
+    }
+    let process = Process::builder()
+        .start_method(method)
+        .spawn((), |()| ())
+        .unwrap();
+    assert!(!process.is_daemon());
+    process.join().unwrap();
+});
+
+each_method_alone!(
+    environment_and_folder_are_those_of_the_parent_at_the_time,
+    |method| {
+        let look = || {
+            let process = Process::builder()
+                .start_method(method)
+                .spawn((), |()| {
+                    (
+                        env::var("MULTIPROCESS_TEST_WORD").ok(),
+                        env::current_dir().unwrap(),
+                    )
+                })
+                .unwrap();
+            process.join().unwrap()
+        };
+        let start = env::current_dir().unwrap();
+        assert_eq!(look(), (None, start.clone()));
+
+        // The fork server runs already: what it has inherited is old by now.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let elsewhere_path = elsewhere.path().canonicalize().unwrap();
+        set_environment("MULTIPROCESS_TEST_WORD", "new äöü");
+        env::set_current_dir(&elsewhere_path).unwrap();
+        assert_eq!(look(), (Some("new äöü".to_owned()), elsewhere_path));
+
+        set_environment("MULTIPROCESS_TEST_WORD", "");
+        env::set_current_dir(&start).unwrap();
+        assert_eq!(look(), (Some(String::new()), start));
+    }
+);
+
+each_method_alone!(no_trace_of_the_start_is_in_its_environment, |method| {
+    let names = |vars: env::Vars| vars.map(|(name, _)| name).collect::<Vec<String>>();
+    let process = Process::builder()
+        .start_method(method)
+        .spawn((), |()| {
+            env::vars().map(|(name, _)| name).collect::<Vec<String>>()
+        })
+        .unwrap();
+    let (mut theirs, mut ours) = (process.join().unwrap(), names(env::vars()));
+    theirs.sort_unstable();
+    ours.sort_unstable();
+    assert_eq!(theirs, ours);
+});
+
+each_method_alone!(signals_are_not_blocked_in_it, |method| {
+    let process = Process::builder()
+        .start_method(method)
+        .spawn((), |()| {
+            std::fs::read_to_string("/proc/self/status").unwrap()
+        })
+        .unwrap();
+    let status = process.join().unwrap();
+    let blocked = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigBlk:"))
+        .unwrap();
+    assert_eq!(
+        u64::from_str_radix(blocked.trim(), 16).unwrap(),
+        0,
+        "{status}"
+    );
+});
+
+/// What the applications below do; in an ordinary test run, nothing. Their roles end in the start method.
+#[test]
+fn application() {
+    let Some(role) = role() else { return };
+    let (act, method) = role.split_once(" by ").unwrap();
+    let method = if method == "spawn" {
+        StartMethod::Spawn
+    } else {
+        StartMethod::ForkServer
+    };
+    let path = |name: &str| PathBuf::from(env::var_os(name).unwrap());
+    let wait_at_gate = |(ear, gate): (PathBuf, PathBuf)| {
+        say(&ear, std::process::id());
+        pass(&gate);
+        say(&ear, "non-daemon done");
+    };
+    match act {
+        "talks" => {
+            let process = Process::builder().start_method(method).spawn((), |()| {
+                let mut said = String::new();
+                std::io::stdin().read_to_string(&mut said).unwrap();
+                println!("out: {said}");
+                eprintln!("err: {said}");
+                print!("unfinished line");
+                said.len()
+            });
+            assert_eq!(process.unwrap().join().unwrap(), 5);
+        }
+        "panics" => {
+            let process = Process::builder()
+                .start_method(method)
+                .spawn((), |()| panic!("the child's complaint"));
+            assert!(
+                process
+                    .unwrap()
+                    .join()
+                    .map(|(): ()| ())
+                    .unwrap_err()
+                    .is_panic()
+            );
+        }
+        "leaves a daemon" | "leaves a non-daemon" | "dies with both" => {
+            if act != "leaves a non-daemon" {
+                let paths = (path("EAR"), path("GATE"));
+                drop(Process::builder().start_method(method).daemon(true).spawn(
+                    paths,
+                    |(ear, gate): (PathBuf, PathBuf)| {
+                        say(&ear, std::process::id());
+                        pass(&gate);
+                    },
+                ));
+            }
+            if act != "leaves a daemon" {
+                let paths = (path("EAR"), path("GATE"));
+                drop(
+                    Process::builder()
+                        .start_method(method)
+                        .spawn(paths, wait_at_gate)
+                        .unwrap(),
+                );
+            }
+            if act == "dies with both" {
+                pass(&path("NEVER"));
+            }
+            // The program ends here, normally.
+        }
+        _ => unreachable!("{act}"),
+    }
+}
+
+/// Runs `body` for both methods.
+fn by_each_method(body: fn(&str)) {
+    for method in ["fork server", "spawn"] {
+        within(LIMIT, move || body(method));
+    }
+}
+
+#[test]
+fn standard_input_and_output_are_those_of_the_parent() {
+    by_each_method(|method| {
+        let mut running = Application::new("application", &format!("talks by {method}"))
+            .piped_stdin()
+            .start();
+        running.write("hello");
+        running.close_stdin();
+        let ended = running.wait(LIMIT);
+        assert!(ended.status.success(), "{ended:?}");
+        assert!(
+            ended.stdout.contains("out: hello\n") && ended.stderr.contains("err: hello\n"),
+            "{ended:?}"
+        );
+        assert!(
+            ended.stdout.contains("unfinished line"),
+            "what it printed is flushed: {ended:?}"
+        );
+        ended.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_panic_is_told_on_stderr_once() {
+    by_each_method(|method| {
+        let ended = Application::new("application", &format!("panics by {method}"))
+            .start()
+            .wait(LIMIT);
+        assert!(ended.status.success(), "{ended:?}");
+        assert_eq!(
+            ended.stderr.matches("the child's complaint").count(),
+            1,
+            "{ended:?}"
+        );
+        assert!(
+            ended.stderr.contains("tests/process_setting.rs:"),
+            "{ended:?}"
+        );
+        ended.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_daemon_is_ended_with_the_program() {
+    by_each_method(|method| {
+        let (mut ear, gate) = (Ear::new(), Gate::new());
+        let role = format!("leaves a daemon by {method}");
+        let running = Application::new("application", &role)
+            .env("EAR", ear.path())
+            .env("GATE", gate.path())
+            .start();
+        let ended = running.wait(LIMIT);
+        assert!(ended.status.success(), "{ended:?}");
+        ended.assert_nothing_left();
+        // It may have been ended before it said anything.
+        say(&ear.path(), 0);
+        let _ = ear.hear_number();
+    });
+}
+
+#[test]
+fn a_non_daemon_is_waited_for_at_the_end_of_the_program() {
+    by_each_method(|method| {
+        let (mut ear, gate) = (Ear::new(), Gate::new());
+        let role = format!("leaves a non-daemon by {method}");
+        let running = Application::new("application", &role)
+            .env("EAR", ear.path())
+            .env("GATE", gate.path())
+            .start();
+        let child = process(ear.hear_number()).unwrap();
+        let parent = process(running.pid()).unwrap();
+        // An absence cannot be met on an event: for a moment, neither ends.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!parent.is_gone() && !child.is_gone());
+        gate.let_through(1);
+        let ended = running.wait(LIMIT);
+        assert!(ended.status.success(), "{ended:?}");
+        assert_eq!(ear.hear(), "non-daemon done");
+        ended.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not() {
+    by_each_method(|method| {
+        let (mut ear, gate, never) = (Ear::new(), Gate::new(), Gate::new());
+        let running = Application::new("application", &format!("dies with both by {method}"))
+            .env("EAR", ear.path())
+            .env("GATE", gate.path())
+            .env("NEVER", never.path())
+            .start();
+        let children: [ProcessInfo; 2] =
+            [ear.hear_number(), ear.hear_number()].map(|pid| process(pid).unwrap());
+        running.signal(Signal::SIGKILL);
+        let ended = running.wait(LIMIT);
+        assert_eq!(ended.status.code(), None);
+        // One of the two goes, and with it everything else but the other.
+        let left = poll(LIMIT, || ended.left(), |left| left.len() <= 1);
+        assert_eq!(left.len(), 1, "{left:#?}");
+        assert!(
+            children.iter().any(|child| child.pid == left[0].pid),
+            "{left:#?} of {children:#?}"
+        );
+        gate.let_through(1);
+        assert_eq!(ear.hear(), "non-daemon done");
+        wait_until_gone(&left[0]);
+        ended.assert_nothing_left();
+    });
+}
