@@ -1,13 +1,45 @@
-//! Process parallelism.
+//! Runs functions in other processes, as easily as on threads: a pool that one bad item cannot hang or break, with no set-up.
+//!
+//! ```
+//! use multiprocess::Pool;
+//!
+//! let pool = Pool::new()?;
+//! let lines = ["to be or not to be", "that is the question"].map(String::from);
+//! let words = pool.map(lines, |line| line.split(' ').count())?;
+//! assert_eq!(words, [6, 4]);
+//! # Ok::<(), multiprocess::Error>(())
+//! ```
+//!
+//! There is no `init()` to call, no attribute and no macro: it works in `main`, in tests, doc tests and benches alike. A worker
+//! is the same program, started once more; it is told which function to run by the function's place in the executable.
+//!
+//! | to | use |
+//! |---|---|
+//! | run a function on many items | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`] |
+//! | give it something beside each item | [`Pool::with`] |
+//! | run one call elsewhere | [`Pool::apply`] |
+//! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
+//! | send a function with its captures | [`Closure`] |
+//! | learn what became of a function | [`TaskError`] |
+//!
+//! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
+//! ([`Portable`]).
+//!
+//! Linux only (x86-64 and aarch64, kernel 5.10 or newer).
 
 mod deadline;
 mod error;
-mod sys;
-mod shm;
-mod wire;
-mod task;
+mod pool;
 mod process;
+mod shm;
+mod sys;
+mod task;
+mod wire;
 
 pub use error::{Error, Result, TaskError, TaskErrorKind};
+pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
+pub use process::{
+    CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
+    available_parallelism, current_process,
+};
 pub use task::{Closure, Portable, Stateless};
-pub use process::{CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod, available_parallelism, current_process};

@@ -35,8 +35,6 @@ enum Cause {
     },
     #[error("{0}")]
     Refused(String),
-    #[error("the other side is closed")]
-    Closed,
     #[error("{0}")]
     Task(#[source] TaskError),
 }
@@ -44,7 +42,10 @@ enum Cause {
 impl Error {
     /// An operation that the operating system refused.
     pub(crate) fn io(operation: impl Into<String>, error: io::Error) -> Error {
-        Error { operation: operation.into(), cause: Cause::Io(error) }
+        Error {
+            operation: operation.into(),
+            cause: Cause::Io(error),
+        }
     }
 
     /// The same, with the resource limit that explains it.
@@ -54,26 +55,20 @@ impl Error {
         limit: Option<String>,
     ) -> Error {
         match limit {
-            Some(limit) => {
-                Error { operation: operation.into(), cause: Cause::Limit { error, limit } }
-            }
+            Some(limit) => Error {
+                operation: operation.into(),
+                cause: Cause::Limit { error, limit },
+            },
             None => Error::io(operation, error),
         }
     }
 
     /// An operation that this crate refuses, and why.
     pub(crate) fn refused(operation: impl Into<String>, why: impl Into<String>) -> Error {
-        Error { operation: operation.into(), cause: Cause::Refused(why.into()) }
-    }
-
-    /// The other side has closed, or died, and nothing is left to receive.
-    pub(crate) fn closed(operation: impl Into<String>) -> Error {
-        Error { operation: operation.into(), cause: Cause::Closed }
-    }
-
-    /// Tells whether the other side is gone and nothing is left to receive from it.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.cause, Cause::Closed)
+        Error {
+            operation: operation.into(),
+            cause: Cause::Refused(why.into()),
+        }
     }
 
     /// Returns the error number of the system call that failed, as of `errno(3)`.
@@ -117,13 +112,16 @@ impl std::error::Error for Error {
         match &self.cause {
             Cause::Io(error) | Cause::Limit { error, .. } => Some(error),
             Cause::Task(error) => Some(error),
-            Cause::Refused(_) | Cause::Closed => None,
+            Cause::Refused(_) => None,
         }
     }
 }
 
 impl From<TaskError> for Error {
     fn from(error: TaskError) -> Error {
-        Error { operation: String::new(), cause: Cause::Task(error) }
+        Error {
+            operation: String::new(),
+            cause: Cause::Task(error),
+        }
     }
 }

@@ -198,16 +198,28 @@ impl fmt::Display for TaskError {
             TaskErrorKind::Timeout => write!(f, "its time limit passed, and it was killed")?,
             TaskErrorKind::Cancelled => write!(f, "it was cancelled")?,
             TaskErrorKind::ArgumentEncoding => {
-                write!(f, "its argument of type `{type_name}` cannot be encoded: {message}")?;
+                write!(
+                    f,
+                    "its argument of type `{type_name}` cannot be encoded: {message}"
+                )?;
             }
             TaskErrorKind::ArgumentDecoding => {
-                write!(f, "its argument of type `{type_name}` cannot be decoded there: {message}")?;
+                write!(
+                    f,
+                    "its argument of type `{type_name}` cannot be decoded there: {message}"
+                )?;
             }
             TaskErrorKind::ResultEncoding => {
-                write!(f, "its result of type `{type_name}` cannot be encoded: {message}")?;
+                write!(
+                    f,
+                    "its result of type `{type_name}` cannot be encoded: {message}"
+                )?;
             }
             TaskErrorKind::ResultDecoding => {
-                write!(f, "its result of type `{type_name}` cannot be decoded here: {message}")?;
+                write!(
+                    f,
+                    "its result of type `{type_name}` cannot be decoded here: {message}"
+                )?;
             }
             TaskErrorKind::System => write!(f, "it could not be run: {message}")?,
         }

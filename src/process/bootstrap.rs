@@ -63,7 +63,9 @@ fn refuse(why: &str) -> ! {
 }
 
 fn serve() -> ! {
-    let Some(&(number, nonce)) = INVITATION.get() else { refuse("nothing was asked") };
+    let Some(&(number, nonce)) = INVITATION.get() else {
+        refuse("nothing was asked")
+    };
     match accept(number, nonce) {
         Err(error) => refuse(&error.to_string()),
         Ok(Accepted::Server(socket, application)) => server::serve(socket, application),
@@ -79,9 +81,13 @@ enum Accepted {
 fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let socket = socket::adopt_inherited(number)?;
-    let record: Record<Hello> = record::receive(socket.as_fd(), Patience::Now)?
-        .ok_or_else(|| invalid("nobody greets"))?;
-    let Record { head, payload, descriptors } = record;
+    let record: Record<Hello> =
+        record::receive(socket.as_fd(), Patience::Now)?.ok_or_else(|| invalid("nobody greets"))?;
+    let Record {
+        head,
+        payload,
+        descriptors,
+    } = record;
     if let Some(objection) = head.objection(nonce) {
         return Err(invalid(objection));
     }
@@ -94,7 +100,11 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
             Ok(Accepted::Server(socket, PidFd::adopt(application)))
         }
         Role::Process(request) => {
-            let rest = Record { head: (), payload, descriptors };
+            let rest = Record {
+                head: (),
+                payload,
+                descriptors,
+            };
             let entrance =
                 Entrance::of(*request, rest).ok_or_else(|| invalid("descriptors are missing"))?;
             Ok(Accepted::Process(Box::new(entrance)))
@@ -110,7 +120,15 @@ mod tests {
     fn only_a_number_and_a_whole_nonce_are_an_invitation() {
         let nonce = "00112233445566778899aabbccddeeff";
         assert_eq!(parse(&format!("7:{nonce}")).unwrap().0, 7);
-        for bad in ["", "7", "7:", "x:00", "7:zz", ":", "7:00112233445566778899aabbccddeef"] {
+        for bad in [
+            "",
+            "7",
+            "7:",
+            "x:00",
+            "7:zz",
+            ":",
+            "7:00112233445566778899aabbccddeef",
+        ] {
             assert!(parse(bad).is_none(), "{bad}");
         }
         assert!(parse(&format!("7:{}", "é".repeat(16))).is_none());

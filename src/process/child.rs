@@ -82,7 +82,12 @@ impl Starting {
                         let operation = format!("{}: {what}", operation());
                         return Err(Error::limit(operation, error, limit));
                     }
-                    _ => return Err(Error::refused(operation(), "the fork server talks nonsense")),
+                    _ => {
+                        return Err(Error::refused(
+                            operation(),
+                            "the fork server talks nonsense",
+                        ));
+                    }
                 },
             }
             // The server may have died with the request unread in its socket.
@@ -104,6 +109,12 @@ impl Child {
     /// Ends it at once; a no-op if it has ended.
     pub(crate) fn process(&self) -> &PidFd {
         &self.process
+    }
+
+    /// Whether it has ended, whatever is known of how.
+    pub(crate) fn has_ended(&self) -> bool {
+        let now = Deadline::after(std::time::Duration::ZERO);
+        readable([self.process.as_fd()], now).is_ok_and(|[ended]| ended)
     }
 
     /// Readable when it has ended.

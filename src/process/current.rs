@@ -47,8 +47,16 @@ pub(crate) fn next_child(name: Option<String>, is_daemon: bool) -> Identity {
         let path: Vec<String> = path.iter().map(u64::to_string).collect();
         format!("Process-{}", path.join(":"))
     });
-    let parent = Some(ParentProcess { name: ours.name.clone(), pid: identity::pid() });
-    Identity { name, path, is_daemon, parent }
+    let parent = Some(ParentProcess {
+        name: ours.name.clone(),
+        pid: identity::pid(),
+    });
+    Identity {
+        name,
+        path,
+        is_daemon,
+        parent,
+    }
 }
 
 /// Describes the process that asks; see [`current_process`].
@@ -78,7 +86,9 @@ pub struct ParentProcess {
 /// # Ok::<(), multiprocess::Error>(())
 /// ```
 pub fn current_process() -> CurrentProcess {
-    CurrentProcess { identity: identity() }
+    CurrentProcess {
+        identity: identity(),
+    }
 }
 
 impl CurrentProcess {

@@ -35,14 +35,33 @@ impl Entrance {
                 *stream = Some(descriptors.next()?);
             }
         }
-        let directory = if request.has_directory { Some(descriptors.next()?) } else { None };
-        let call = Call { arguments: record.payload, descriptors: descriptors.collect() };
-        Some(Entrance { request, status, streams, directory, call })
+        let directory = if request.has_directory {
+            Some(descriptors.next()?)
+        } else {
+            None
+        };
+        let call = Call {
+            arguments: record.payload,
+            descriptors: descriptors.collect(),
+        };
+        Some(Entrance {
+            request,
+            status,
+            streams,
+            directory,
+            call,
+        })
     }
 
     /// Runs the function and ends the process.
     pub(crate) fn run(self) -> ! {
-        let Entrance { request, status, streams, directory, call } = self;
+        let Entrance {
+            request,
+            status,
+            streams,
+            directory,
+            call,
+        } = self;
         if let Err(error) = settle(&request, streams, directory) {
             let said = format!("cannot become process {:?}: {error}", request.identity.name);
             eprintln!("multiprocess: {said}");
@@ -87,12 +106,19 @@ fn run_on_stack(entry: function::Entry<Call, Returned>, call: Call, bytes: u64) 
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     let name = current::identity().name.clone();
     let system = |why: String| {
-        Returned(Err(crate::error::TaskError::new(crate::error::TaskErrorKind::System, why)))
+        Returned(Err(crate::error::TaskError::new(
+            crate::error::TaskErrorKind::System,
+            why,
+        )))
     };
-    let thread = std::thread::Builder::new().name(name.replace('\0', " ")).stack_size(size);
+    let thread = std::thread::Builder::new()
+        .name(name.replace('\0', " "))
+        .stack_size(size);
     match thread.spawn(move || run_here(entry, call)) {
         Err(error) => system(format!("no stack of {bytes} bytes: {error}")),
-        Ok(thread) => thread.join().unwrap_or_else(|_| system("its thread ended".to_owned())),
+        Ok(thread) => thread
+            .join()
+            .unwrap_or_else(|_| system("its thread ended".to_owned())),
     }
 }
 
@@ -108,9 +134,8 @@ fn settle(
         identity::die_with_parent(request.server)?;
     }
     let ours = identity::streams();
-    let streams = [0, 1, 2].map(|number: usize| {
-        streams[number].as_ref().map(AsFd::as_fd).or(ours[number])
-    });
+    let streams =
+        [0, 1, 2].map(|number: usize| streams[number].as_ref().map(AsFd::as_fd).or(ours[number]));
     if let [Some(input), Some(output), Some(error)] = streams {
         identity::replace_streams([input, output, error])?;
     }

@@ -141,7 +141,10 @@ impl<T> Process<T> {
 
     /// Tells whether the process is still running.
     pub fn is_alive(&self) -> bool {
-        matches!(self.child.lock().wait(Deadline::after(Duration::ZERO)), Ok(false))
+        matches!(
+            self.child.lock().wait(Deadline::after(Duration::ZERO)),
+            Ok(false)
+        )
     }
 
     /// Tells whether the process ends with this one.
@@ -183,7 +186,11 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.child.lock().process().terminate().map_err(|error| self.failed("terminate", error))
+        self.child
+            .lock()
+            .process()
+            .terminate()
+            .map_err(|error| self.failed("terminate", error))
     }
 
     /// Interrupts the process, as Ctrl-C does (`SIGINT`). Does nothing to one that has ended, and never hits another.
@@ -192,7 +199,11 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn interrupt(&self) -> Result<()> {
-        self.child.lock().process().interrupt().map_err(|error| self.failed("interrupt", error))
+        self.child
+            .lock()
+            .process()
+            .interrupt()
+            .map_err(|error| self.failed("interrupt", error))
     }
 
     /// Ends the process at once (`SIGKILL`). Does nothing to one that has ended, and never hits another.
@@ -201,7 +212,11 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn kill(&self) -> Result<()> {
-        self.child.lock().process().kill().map_err(|error| self.failed("kill", error))
+        self.child
+            .lock()
+            .process()
+            .kill()
+            .map_err(|error| self.failed("kill", error))
     }
 
     fn wait_until(&mut self, deadline: Deadline) -> Result<Option<ExitStatus>> {
@@ -217,12 +232,18 @@ impl<T> Process<T> {
     }
 
     fn failed(&self, verb: &str, error: std::io::Error) -> Error {
-        Error::io(format!("cannot {verb} process {:?} (pid {})", self.name, self.pid), error)
+        Error::io(
+            format!("cannot {verb} process {:?} (pid {})", self.name, self.pid),
+            error,
+        )
     }
 
     fn lost(&self) -> Error {
         Error::refused(
-            format!("cannot tell how process {:?} (pid {}) ended", self.name, self.pid),
+            format!(
+                "cannot tell how process {:?} (pid {}) ended",
+                self.name, self.pid
+            ),
             "the fork server was killed before it could report",
         )
     }
@@ -256,7 +277,8 @@ impl ProcessBuilder {
 
     /// Sets a variable in the environment of the process alone.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> ProcessBuilder {
-        self.variables.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.variables
+            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -290,11 +312,7 @@ impl ProcessBuilder {
         self.launch(&process, describe_call(|process: R| process.run()))
     }
 
-    fn launch<A: Portable, T>(
-        self,
-        args: &A,
-        function: Option<FunctionId>,
-    ) -> Result<Process<T>> {
+    fn launch<A: Portable, T>(self, args: &A, function: Option<FunctionId>) -> Result<Process<T>> {
         let mut arguments = Vec::new();
         value::pack(args, &mut arguments).map_err(|why| {
             TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<A>(), why)
@@ -337,7 +355,10 @@ impl<T> AsFd for Process<T> {
 impl<T> fmt::Debug for Process<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Process");
-        shown.field("name", &self.name).field("pid", &self.pid).field("daemon", &self.is_daemon);
+        shown
+            .field("name", &self.name)
+            .field("pid", &self.pid)
+            .field("daemon", &self.is_daemon);
         match self.exit_status() {
             Some(status) => shown.field("ended", &status),
             None => shown.field("alive", &self.is_alive()),

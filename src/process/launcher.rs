@@ -97,7 +97,11 @@ pub(crate) fn start(
         };
         match server.request(request.clone(), arguments, &theirs, descriptors) {
             Ok(()) => {
-                return Ok(Starting { name, status, server: Arc::clone(&server.process) });
+                return Ok(Starting {
+                    name,
+                    status,
+                    server: Arc::clone(&server.process),
+                });
             }
             // The server has died since it was last needed: once more, with another.
             Err(error) if is_gone(&error) && !is_new => {
@@ -111,7 +115,10 @@ pub(crate) fn start(
 
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected
+    )
 }
 
 impl Server {
@@ -131,7 +138,14 @@ impl Server {
         let directory = std::env::current_dir().ok();
         let pid = image(&theirs, nonce, environment.clone())?;
         let process = Arc::new(PidFd::open(pid)?);
-        Ok(Server { owner, pid, process, requests, environment, directory })
+        Ok(Server {
+            owner,
+            pid,
+            process,
+            requests,
+            environment,
+            directory,
+        })
     }
 
     /// Whether this process started it, and not one that this one was forked from.

@@ -1,18 +1,18 @@
 //! Processes: how one is started, what it is, and how it ends.
 
-mod current;
-mod request;
-mod child;
-mod enter;
-mod server;
 mod bootstrap;
-mod launcher;
+mod child;
+mod current;
+mod enter;
 mod handle;
+mod launcher;
+mod request;
+mod server;
 
 pub use current::{CurrentProcess, ParentProcess, available_parallelism, current_process};
 pub use handle::{Process, ProcessBuilder, Run};
 pub use request::StartMethod;
 
-pub(crate) use child::Child;
+pub(crate) use child::{Child, Starting};
 pub(crate) use launcher::{Order, start};
 pub(crate) use request::Echo;

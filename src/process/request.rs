@@ -86,7 +86,11 @@ impl Hello {
 
     /// The same greeting to another image.
     pub(crate) fn again(self, nonce: [u8; 16], role: Role) -> Hello {
-        Hello { nonce, role, ..self }
+        Hello {
+            nonce,
+            role,
+            ..self
+        }
     }
 
     /// What speaks against it, if anything does.
@@ -134,7 +138,11 @@ pub(crate) enum News {
     /// It runs; its pidfd comes along.
     Started { pid: u32 },
     /// It could not be started.
-    Refused { what: String, errno: i32, limit: Option<String> },
+    Refused {
+        what: String,
+        errno: i32,
+        limit: Option<String>,
+    },
     /// Its function has ended.
     Returned(Result<(), TaskError>),
     /// It has ended, with this wait status.

@@ -67,17 +67,30 @@ impl Server {
         let news = ChildNews::open()?;
         // The application's own streams come along with each request; holding them here would keep a pipe
         // open that the application has closed.
-        let null: OwnedFd = std::fs::File::options().read(true).write(true).open("/dev/null")?.into();
+        let null: OwnedFd = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?
+            .into();
         identity::replace_streams([null.as_fd(), null.as_fd(), null.as_fd()])?;
         identity::name_thread("forkserver")?;
-        Ok(Server { requests, application, children: HashMap::new(), news })
+        Ok(Server {
+            requests,
+            application,
+            children: HashMap::new(),
+            news,
+        })
     }
 
     /// Returns in the server when the application has ended, and in each forked child at once. What the server holds
     /// is closed on the way out.
     fn run(mut self) -> io::Result<Option<Box<Entrance>>> {
         loop {
-            let waited_for = [self.requests.as_fd(), self.news.as_fd(), self.application.as_fd()];
+            let waited_for = [
+                self.requests.as_fd(),
+                self.news.as_fd(),
+                self.application.as_fd(),
+            ];
             let [request, ended, is_orphan] = readable(waited_for, Deadline::NEVER)?;
             if ended {
                 self.collect()?;
@@ -105,16 +118,28 @@ impl Server {
     }
 
     fn answer(&mut self, record: Record<Hello>) -> Next {
-        let Record { head, payload, descriptors } = record;
-        let Role::Process(mut request) = head.role.clone() else { return Next::Server };
+        let Record {
+            head,
+            payload,
+            descriptors,
+        } = record;
+        let Role::Process(mut request) = head.role.clone() else {
+            return Next::Server;
+        };
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
         if let Some(environment) = request.environment.take() {
             // Where threads run here nothing is forked, and an executed image is given the environment.
             let _other_threads = identity::replace_environment(&environment);
         }
-        let rest = Record { head: (), payload, descriptors };
-        let Some(entrance) = Entrance::of(*request, rest) else { return Next::Server };
+        let rest = Record {
+            head: (),
+            payload,
+            descriptors,
+        };
+        let Some(entrance) = Entrance::of(*request, rest) else {
+            return Next::Server;
+        };
         let must_execute = identity::require_single_thread().is_err();
         let started = if entrance.request.method == StartMethod::Spawn || must_execute {
             execute(head, &entrance).map_err(|error| ("executing the program", error))
@@ -126,7 +151,12 @@ impl Server {
             }
         };
         let status = entrance.status;
-        match started.and_then(|pid| Ok((pid, PidFd::open(pid).map_err(|error| ("pidfd_open", error))?))) {
+        match started.and_then(|pid| {
+            Ok((
+                pid,
+                PidFd::open(pid).map_err(|error| ("pidfd_open", error))?,
+            ))
+        }) {
             Ok((pid, process)) => {
                 let news = News::Started { pid };
                 let _gone = record::send(status.as_fd(), &news, &[], &[process.as_fd()]);
@@ -149,7 +179,9 @@ impl Server {
         self.news.clear()?;
         while let Some((pid, status)) = reap_any()? {
             if let Some(tracked) = self.children.remove(&pid) {
-                let news = News::Exited { status: status.into_raw() };
+                let news = News::Exited {
+                    status: status.into_raw(),
+                };
                 let _gone = record::send(tracked.status.as_fd(), &news, &[], &[]);
             }
         }
@@ -169,7 +201,10 @@ impl Server {
 /// Executes the program for one process. Its greeting waits in a socket that the image inherits.
 fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
     let nonce = identity::nonce()?;
-    let request = StartRequest { environment: None, ..entrance.request.clone() };
+    let request = StartRequest {
+        environment: None,
+        ..entrance.request.clone()
+    };
     let hello = greeting.again(nonce, Role::Process(Box::new(request)));
     let (here, there) = socket::record_pair()?;
     let mut descriptors: Vec<BorrowedFd<'_>> = vec![entrance.status.as_fd()];
@@ -189,7 +224,14 @@ pub(crate) fn image(
     use std::os::fd::AsRawFd;
     let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
     environment.retain(|(name, _)| name != VARIABLE);
-    environment.push((VARIABLE.into(), format!("{}:{nonce}", socket.as_raw_fd()).into()));
-    let start = exec::Start { environment: &environment, socket: socket.as_fd(), streams: None };
+    environment.push((
+        VARIABLE.into(),
+        format!("{}:{nonce}", socket.as_raw_fd()).into(),
+    ));
+    let start = exec::Start {
+        environment: &environment,
+        socket: socket.as_fd(),
+        streams: None,
+    };
     exec::ourselves(&start)
 }

@@ -92,10 +92,15 @@ pub(crate) struct Duplex {
 impl Duplex {
     /// Makes rings of `capacity` bytes each way, a multiple of the page size, and takes the first side.
     pub(crate) fn create(capacity: usize) -> io::Result<(Duplex, SealedMemory)> {
-        assert!(capacity > 0 && capacity % PAGE == 0, "a ring is whole pages");
+        assert!(
+            capacity > 0 && capacity % PAGE == 0,
+            "a ring is whole pages"
+        );
         let memory = SealedMemory::create(PAGE + 2 * (PAGE + capacity))?;
         let common = memory.map(0, PAGE)?;
-        common.word(CAPACITY_WORD).store(capacity as u64, Ordering::Relaxed);
+        common
+            .word(CAPACITY_WORD)
+            .store(capacity as u64, Ordering::Relaxed);
         common.word(MAGIC_WORD).store(MAGIC, Ordering::Release);
         let duplex = Duplex::sided(&memory, common, capacity, 0, 1)?;
         Ok((duplex, memory))
@@ -119,7 +124,10 @@ impl Duplex {
             {
                 Duplex::sided(memory, common, capacity, 1, 0)
             }
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no link is in this memory")),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no link is in this memory",
+            )),
         }
     }
 
@@ -158,7 +166,9 @@ impl Duplex {
 
     /// A word of our side for the layer above.
     pub(crate) fn note(&self) -> Note {
-        Note { side: Arc::clone(&self.own) }
+        Note {
+            side: Arc::clone(&self.own),
+        }
     }
 
     /// The other's word for the layer above.
@@ -256,7 +266,10 @@ impl Duplex {
             return false;
         }
         if reason == FOR_ROOM {
-            let used = self.peer.load(TAIL, Ordering::Acquire).saturating_sub(self.head);
+            let used = self
+                .peer
+                .load(TAIL, Ordering::Acquire)
+                .saturating_sub(self.head);
             let wanted = self.peer.load(ROOM_WANTED, Ordering::Relaxed);
             if self.capacity.saturating_sub(used) < wanted.min(self.capacity) {
                 return false;
@@ -272,8 +285,12 @@ impl Duplex {
         self.sleep += NEXT_SLEEP;
         let for_data = if data { FOR_DATA } else { 0 };
         let for_room = if room > 0 { FOR_ROOM } else { 0 };
-        self.own.word(ROOM_WANTED).store(room as u64, Ordering::Relaxed);
-        self.own.word(ASLEEP).store(self.sleep | for_data | for_room, Ordering::Release);
+        self.own
+            .word(ROOM_WANTED)
+            .store(room as u64, Ordering::Relaxed);
+        self.own
+            .word(ASLEEP)
+            .store(self.sleep | for_data | for_room, Ordering::Release);
         // Pairs with the fences in `show` and `release`.
         fence(Ordering::SeqCst);
     }
@@ -398,7 +415,9 @@ mod tests {
         assert!(Duplex::attach(&SealedMemory::create(PAGE).unwrap()).is_err());
         let (_here, _there, memory) = pair(PAGE);
         let common = memory.map(0, PAGE).unwrap();
-        common.word(CAPACITY_WORD).store(u64::MAX, Ordering::Relaxed);
+        common
+            .word(CAPACITY_WORD)
+            .store(u64::MAX, Ordering::Relaxed);
         assert!(Duplex::attach(&memory).is_err());
     }
 }

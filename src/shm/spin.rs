@@ -23,8 +23,15 @@ pub(crate) struct Spin {
 
 impl Spin {
     pub(crate) fn new() -> Spin {
-        let allowed = if limits::processors() > 1 { LONGEST } else { Duration::ZERO };
-        Spin { allowed, waits_since_probe: 0 }
+        let allowed = if limits::processors() > 1 {
+            LONGEST
+        } else {
+            Duration::ZERO
+        };
+        Spin {
+            allowed,
+            waits_since_probe: 0,
+        }
     }
 
     /// Spins until `is_done` or until it no longer pays; returns whether it is done.

@@ -25,8 +25,9 @@ pub(crate) struct Start<'a> {
 /// Starts this program again, with its own arguments, every signal at its default and none blocked; returns the pid.
 /// Does not copy this process, however large it is.
 pub(crate) fn ourselves(start: &Start<'_>) -> io::Result<u32> {
-    let arguments: Vec<CString> =
-        std::env::args_os().filter_map(|argument| CString::new(argument.as_bytes()).ok()).collect();
+    let arguments: Vec<CString> = std::env::args_os()
+        .filter_map(|argument| CString::new(argument.as_bytes()).ok())
+        .collect();
     let environment: Vec<CString> = start
         .environment
         .iter()

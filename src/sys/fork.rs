@@ -26,9 +26,9 @@ pub(crate) fn fork() -> io::Result<Forked> {
     // process does.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Forked::Child),
-        ForkResult::Parent { child } => {
-            Ok(Forked::Parent { child: u32::try_from(child.as_raw()).map_err(io::Error::other)? })
-        }
+        ForkResult::Parent { child } => Ok(Forked::Parent {
+            child: u32::try_from(child.as_raw()).map_err(io::Error::other)?,
+        }),
     }
 }
 
@@ -36,21 +36,23 @@ pub(crate) fn fork() -> io::Result<Forked> {
 pub(crate) fn reap_any() -> io::Result<Option<(u32, ExitStatus)>> {
     let mut status = 0;
     // SAFETY: `status` is valid for writing.
-    let result =
-        retry(|| Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }));
+    let result = retry(|| Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }));
     match result {
         Ok(0) => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
         Err(error) => Err(error),
-        Ok(pid) => {
-            Ok(Some((u32::try_from(pid).map_err(io::Error::other)?, ExitStatus::from_raw(status))))
-        }
+        Ok(pid) => Ok(Some((
+            u32::try_from(pid).map_err(io::Error::other)?,
+            ExitStatus::from_raw(status),
+        ))),
     }
 }
 
 /// Collects the child `pid` if it has ended, so that no zombie stays; anything else is left alone.
 pub(crate) fn reap(pid: u32) {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return;
+    };
     let mut status = 0;
     // SAFETY: `status` is valid for writing.
     unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };

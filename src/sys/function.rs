@@ -61,7 +61,10 @@ struct Described<B>(B);
 
 impl<B: Body> Described<B> {
     const DESCRIPTOR: &'static Descriptor<B::Input, B::Output> = &Descriptor {
-        head: Head { marker: &raw const MARKER, signature: TypeId::of::<Entry<B::Input, B::Output>> },
+        head: Head {
+            marker: &raw const MARKER,
+            signature: TypeId::of::<Entry<B::Input, B::Output>>,
+        },
         entry: enter::<B>,
     };
 }
@@ -82,7 +85,9 @@ pub(crate) fn describe<B: Body>(function: B::Function) -> Option<FunctionId> {
     let _witness: B::Function = function;
     let descriptor: *const Descriptor<B::Input, B::Output> = Described::<B>::DESCRIPTOR;
     let len = size_of::<Descriptor<B::Input, B::Output>>();
-    main_image().offset_of(descriptor as usize, len).map(FunctionId)
+    main_image()
+        .offset_of(descriptor as usize, len)
+        .map(FunctionId)
 }
 
 /// Finds the function behind a number, wherever that came from: `None` unless it has exactly these types.
@@ -156,7 +161,12 @@ mod tests {
     fn any_other_number_is_no_function() {
         let FunctionId(real) = id_of(|n| i64::from(n) * 3);
         for distance in 1..4096 {
-            for bits in [real.wrapping_sub(distance), real + distance, distance, u64::MAX - distance] {
+            for bits in [
+                real.wrapping_sub(distance),
+                real + distance,
+                distance,
+                u64::MAX - distance,
+            ] {
                 if let Some(entry) = resolve::<i32, i64>(FunctionId(bits)) {
                     // Another real descriptor: the tests above have some.
                     entry(&mut 1);

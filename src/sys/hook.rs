@@ -11,7 +11,10 @@ pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const 
 macro_rules! before_main {
     ($serve:path) => {
         #[used]
-        #[allow(unsafe_code, reason = "the section is a list of functions of this type")]
+        #[allow(
+            unsafe_code,
+            reason = "the section is a list of functions of this type"
+        )]
         #[unsafe(link_section = ".init_array")]
         static BEFORE_MAIN: $crate::sys::hook::Constructor = {
             extern "C" fn constructor(
@@ -38,7 +41,10 @@ pub(crate) fn run_constructors_behind(
     arguments: *const *const c_char,
     environment: *const *const c_char,
 ) {
-    for slot in main_image().constructors_behind(slot).step_by(size_of::<usize>()) {
+    for slot in main_image()
+        .constructors_behind(slot)
+        .step_by(size_of::<usize>())
+    {
         // SAFETY: the range is the executable's own list of constructors, one word each, relocated by the loader.
         let word = unsafe { (slot as *const usize).read() };
         // The linker marks empty places by 0 or -1.

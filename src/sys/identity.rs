@@ -29,7 +29,10 @@ pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     if parent_pid() == parent {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::NotFound, "the parent is gone"))
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the parent is gone",
+        ))
     }
 }
 
@@ -46,7 +49,9 @@ pub(crate) fn streams() -> [Option<BorrowedFd<'static>>; 3] {
         // SAFETY: the number is not -1. The standard streams stay open as long as the process lives, or their number is
         // taken by another file: whichever it is, it is only passed to the kernel here, at once.
         let stream = unsafe { BorrowedFd::borrow_raw(number) };
-        nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_GETFD).ok().map(|_| stream)
+        nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_GETFD)
+            .ok()
+            .map(|_| stream)
     })
 }
 
@@ -109,7 +114,10 @@ pub(crate) fn require_single_thread() -> io::Result<()> {
     if links == 3 {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::WouldBlock, "other threads run in this process"))
+        Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "other threads run in this process",
+        ))
     }
 }
 
@@ -128,7 +136,11 @@ pub(crate) fn nonce() -> io::Result<[u8; 16]> {
             libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0)
         })
     })?;
-    if filled == 16 { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if filled == 16 {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// Whether the kernel runs this program with more rights than its caller has (set-user-id, capabilities).

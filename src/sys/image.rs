@@ -39,7 +39,8 @@ pub(crate) fn main_image() -> &'static Image {
 impl Image {
     /// The offset of `address`, if `len` bytes from there lie in a part that never changes.
     pub(crate) fn offset_of(&self, address: usize, len: usize) -> Option<u64> {
-        self.is_constant(address, len).then(|| address.wrapping_sub(self.base) as u64)
+        self.is_constant(address, len)
+            .then(|| address.wrapping_sub(self.base) as u64)
     }
 
     /// The address at `offset`, if `len` bytes from there lie in a part that never changes.
@@ -49,8 +50,12 @@ impl Image {
     }
 
     fn is_constant(&self, address: usize, len: usize) -> bool {
-        let Some(end) = address.checked_add(len) else { return false };
-        self.constants.iter().any(|part| part.start <= address && end <= part.end)
+        let Some(end) = address.checked_add(len) else {
+            return false;
+        };
+        self.constants
+            .iter()
+            .any(|part| part.start <= address && end <= part.end)
     }
 
     /// The addresses of the constructors that stand behind the one at `slot`.
@@ -67,8 +72,12 @@ impl Image {
     }
 
     fn read() -> Image {
-        let mut image =
-            Image { base: 0, constants: Vec::new(), constructors: None, build_id: Vec::new() };
+        let mut image = Image {
+            base: 0,
+            constants: Vec::new(),
+            constructors: None,
+            build_id: Vec::new(),
+        };
         let target: *mut Image = &mut image;
         // SAFETY: the callback fits the signature, and `target` is valid for as long as the call lasts.
         unsafe { libc::dl_iterate_phdr(Some(on_object), target.cast()) };
@@ -148,7 +157,9 @@ fn build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
         let kind = number(notes, 8)?;
         let value_at = 12 + name_len.next_multiple_of(4);
         if kind == NT_GNU_BUILD_ID && notes.get(12..16)? == b"GNU\0" {
-            return notes.get(value_at..value_at + value_len).map(<[u8]>::to_vec);
+            return notes
+                .get(value_at..value_at + value_len)
+                .map(<[u8]>::to_vec);
         }
         notes = notes.get(value_at + value_len.next_multiple_of(4)..)?;
     }
@@ -158,7 +169,12 @@ fn build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
 fn digest(headers: &[libc::Elf64_Phdr]) -> Vec<u8> {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for header in headers {
-        for number in [header.p_offset, header.p_vaddr, header.p_filesz, header.p_memsz] {
+        for number in [
+            header.p_offset,
+            header.p_vaddr,
+            header.p_filesz,
+            header.p_memsz,
+        ] {
             for byte in number.to_ne_bytes() {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
@@ -198,6 +214,11 @@ mod tests {
     #[test]
     fn notes_that_are_cut_short_have_no_build_id() {
         assert_eq!(build_id(&[]), None);
-        assert_eq!(build_id(&[4, 0, 0, 0, 255, 255, 255, 255, 3, 0, 0, 0, b'G', b'N', b'U', 0]), None);
+        assert_eq!(
+            build_id(&[
+                4, 0, 0, 0, 255, 255, 255, 255, 3, 0, 0, 0, b'G', b'N', b'U', 0
+            ]),
+            None
+        );
     }
 }

@@ -23,8 +23,8 @@ impl SealedMemory {
     pub(crate) fn create(len: usize) -> io::Result<SealedMemory> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = retry(|| memfd_create(c"multiprocess", flags))?;
-        let size = libc::off_t::try_from(len)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let size =
+            libc::off_t::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         retry(|| nix::unistd::ftruncate(&file, size))?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         retry(|| fcntl(&file, FcntlArg::F_ADD_SEALS(seals)))?;
@@ -36,11 +36,13 @@ impl SealedMemory {
         let seals = retry(|| fcntl(&file, FcntlArg::F_GET_SEALS))?;
         let wanted = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
         if !SealFlag::from_bits_truncate(seals).contains(wanted) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "its size is not sealed"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its size is not sealed",
+            ));
         }
         let size = retry(|| nix::sys::stat::fstat(&file))?.st_size;
-        let len =
-            usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let len = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(SealedMemory { file, len })
     }
 
@@ -51,8 +53,10 @@ impl SealedMemory {
     /// Maps `len` bytes from `offset`, for reading and writing.
     pub(crate) fn map(&self, offset: usize, len: usize) -> io::Result<Mapping> {
         self.check(offset, len)?;
-        let raw =
-            MmapOptions::new().offset(offset as u64).len(len).map_raw(self.file.as_raw_fd())?;
+        let raw = MmapOptions::new()
+            .offset(offset as u64)
+            .len(len)
+            .map_raw(self.file.as_raw_fd())?;
         Ok(Mapping { raw })
     }
 
@@ -69,7 +73,10 @@ impl SealedMemory {
     fn check(&self, offset: usize, len: usize) -> io::Result<()> {
         let end = offset.checked_add(len);
         if len == 0 || end.is_none_or(|end| end > self.len) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory file is too short"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the memory file is too short",
+            ));
         }
         Ok(())
     }
@@ -117,7 +124,10 @@ impl Mapping {
     /// Where they do not fit.
     #[inline]
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(in_range(&self.raw, offset, bytes.len()), "write past the end of a mapping");
+        assert!(
+            in_range(&self.raw, offset, bytes.len()),
+            "write past the end of a mapping"
+        );
         // SAFETY: `offset` is in the mapping, as just checked.
         let target = unsafe { self.raw.as_mut_ptr().add(offset) };
         // SAFETY: `target` has room for `bytes.len()` bytes, is mapped for writing as long as `self` lives, its file is
@@ -145,7 +155,10 @@ impl ReadOnlyMapping {
     /// Where the range is out of the mapping, or the spare capacity of `out` too small.
     #[inline]
     pub(crate) fn append_to(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
-        assert!(in_range(&self.raw, offset, len), "read past the end of a mapping");
+        assert!(
+            in_range(&self.raw, offset, len),
+            "read past the end of a mapping"
+        );
         let spare = &mut out.spare_capacity_mut()[..len];
         // SAFETY: `offset` is in the mapping, as just checked.
         let source = unsafe { self.raw.as_ptr().add(offset) };
@@ -166,7 +179,10 @@ fn in_range(raw: &MmapRaw, offset: usize, len: usize) -> bool {
 
 #[inline]
 fn word_of(raw: &MmapRaw, offset: usize) -> &AtomicU64 {
-    assert!(offset % 8 == 0 && in_range(raw, offset, 8), "no word at this offset");
+    assert!(
+        offset % 8 == 0 && in_range(raw, offset, 8),
+        "no word at this offset"
+    );
     // SAFETY: `offset` is in the mapping, as just checked.
     let word = unsafe { raw.as_mut_ptr().add(offset) };
     // SAFETY: mappings start on a page and `offset` is a multiple of 8, so the word is aligned; it is mapped as long as
@@ -207,6 +223,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "write past the end")]
     fn a_write_past_the_end_is_refused() {
-        SealedMemory::create(4096).unwrap().map(0, 4096).unwrap().write(4095, b"ab");
+        SealedMemory::create(4096)
+            .unwrap()
+            .map(0, 4096)
+            .unwrap()
+            .write(4095, b"ab");
     }
 }

@@ -1,9 +1,9 @@
 //! Waiting for descriptors: for a few of them with `poll`, for a pool's with `epoll`, and waking such a wait.
 
-use crate::sys::errno::retry;
 use crate::deadline::Deadline;
+use crate::sys::errno::retry;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,7 +24,9 @@ fn timeout(deadline: Deadline) -> PollTimeout {
     match deadline.remaining() {
         None => PollTimeout::NONE,
         Some(left) => {
-            let rounded = left.saturating_add(Duration::from_nanos(999_999)).as_millis();
+            let rounded = left
+                .saturating_add(Duration::from_nanos(999_999))
+                .as_millis();
             PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX)
         }
     }
@@ -38,30 +40,22 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new() -> io::Result<Watch> {
-        Ok(Watch { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
+        Ok(Watch {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        })
     }
 
-    /// Watches `descriptor` until it is removed or closed.
+    /// Watches `descriptor` until it is closed.
     pub(crate) fn add(&self, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
-    }
-
-    pub(crate) fn remove(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(self.epoll.delete(descriptor)?)
+        Ok(self
+            .epoll
+            .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
     }
 
     /// Blocks until a descriptor is readable or closed, or `deadline` passes; puts the numbers into `ready`.
     pub(crate) fn wait(&self, ready: &mut Vec<u64>, deadline: Deadline) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        let count = retry(|| {
-            let timeout = match timeout(deadline).as_millis() {
-                None => EpollTimeout::NONE,
-                Some(milliseconds) => {
-                    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
-                }
-            };
-            self.epoll.wait(&mut events, timeout)
-        })?;
+        let count = retry(|| self.epoll.wait(&mut events, timeout(deadline)))?;
         ready.clear();
         ready.extend(events[..count].iter().map(EpollEvent::data));
         Ok(())
@@ -77,7 +71,9 @@ pub(crate) struct Wake {
 impl Wake {
     pub(crate) fn new() -> io::Result<Wake> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Wake { event: EventFd::from_flags(flags)? })
+        Ok(Wake {
+            event: EventFd::from_flags(flags)?,
+        })
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {

@@ -31,7 +31,11 @@ fn set(signal: Signal, action: SigHandler) -> io::Result<()> {
 
 /// Unblocks every signal for this thread.
 pub(crate) fn unblock_all() -> io::Result<()> {
-    Ok(nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+    Ok(nix::sys::signal::sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::empty()),
+        None,
+    )?)
 }
 
 /// A descriptor that is readable when a child has ended.
@@ -46,7 +50,9 @@ impl ChildNews {
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(ChildNews { descriptor: SignalFd::with_flags(&mask, flags)? })
+        Ok(ChildNews {
+            descriptor: SignalFd::with_flags(&mask, flags)?,
+        })
     }
 
     /// Makes the descriptor unreadable until the next child ends.
@@ -70,7 +76,11 @@ pub(crate) fn report_stack_overflow() -> io::Result<()> {
     let size = usize::try_from(smallest).map_or(0, |size| size) + 64 * 1024;
     // The stack is never given back: the thread that uses it lives as long as the process.
     let memory: &'static mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: size };
+    let stack = libc::stack_t {
+        ss_sp: memory.as_mut_ptr().cast(),
+        ss_flags: 0,
+        ss_size: size,
+    };
     // SAFETY: the stack is ours alone and is never freed; the former one is not asked for.
     Errno::result(unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) })?;
     let action = SigAction::new(

@@ -34,9 +34,8 @@ fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > 2 {
         return Ok(descriptor);
     }
-    let number = retry(|| {
-        nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))
-    })?;
+    let number =
+        retry(|| nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3)))?;
     // SAFETY: the kernel has just opened this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -65,19 +64,24 @@ pub(crate) fn send(
     patience: Patience,
 ) -> io::Result<()> {
     if descriptors.len() > DESCRIPTORS_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors at once"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors at once",
+        ));
     }
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     let parts = [IoSlice::new(record)];
-    let sent = retry(|| {
-        sendmsg::<()>(socket.as_raw_fd(), &parts, control, patience.flags(), None)
-    })?;
+    let sent =
+        retry(|| sendmsg::<()>(socket.as_raw_fd(), &parts, control, patience.flags(), None))?;
     if sent == record.len() {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::WriteZero, "a record was sent in part"))
+        Err(io::Error::new(
+            io::ErrorKind::WriteZero,
+            "a record was sent in part",
+        ))
     }
 }
 
@@ -92,8 +96,12 @@ pub(crate) fn receive(
     let mut descriptors = Vec::new();
     let (len, complete) = retry(|| {
         let mut parts = [IoSliceMut::new(&mut record)];
-        let message =
-            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(control.as_mut_slice()), flags)?;
+        let message = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(control.as_mut_slice()),
+            flags,
+        )?;
         if message.bytes > 0 {
             for part in message.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(raw) = part {
@@ -111,7 +119,10 @@ pub(crate) fn receive(
         return Ok(None);
     }
     if !complete {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a record came in part"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a record came in part",
+        ));
     }
     record.truncate(len);
     Ok(Some((record, descriptors)))
@@ -182,10 +193,19 @@ mod tests {
     fn a_record_arrives_whole_with_its_descriptors() {
         let (here, there) = record_pair().unwrap();
         let extra = record_pair().unwrap();
-        send(here.as_fd(), b"one", &[extra.0.as_fd(), extra.1.as_fd()], Patience::Now).unwrap();
+        send(
+            here.as_fd(),
+            b"one",
+            &[extra.0.as_fd(), extra.1.as_fd()],
+            Patience::Now,
+        )
+        .unwrap();
         send(here.as_fd(), b"two", &[], Patience::Now).unwrap();
         let (first, descriptors) = receive(there.as_fd(), Patience::Now).unwrap().unwrap();
-        assert_eq!((first.as_slice(), descriptors.len()), (b"one".as_slice(), 2));
+        assert_eq!(
+            (first.as_slice(), descriptors.len()),
+            (b"one".as_slice(), 2)
+        );
         let (second, none) = receive(there.as_fd(), Patience::Now).unwrap().unwrap();
         assert_eq!((second.as_slice(), none.len()), (b"two".as_slice(), 0));
         drop(here);
@@ -197,7 +217,10 @@ mod tests {
         let (here, there) = stream_pair().unwrap();
         ring(here.as_fd()).unwrap();
         assert_eq!(listen(there.as_fd(), Patience::Now).unwrap(), Heard::Bell);
-        assert_eq!(listen(there.as_fd(), Patience::Now).unwrap(), Heard::Nothing);
+        assert_eq!(
+            listen(there.as_fd(), Patience::Now).unwrap(),
+            Heard::Nothing
+        );
         drop(there);
         assert!(ring(here.as_fd()).is_err());
         assert_eq!(listen(here.as_fd(), Patience::Wait).unwrap(), Heard::Closed);

@@ -29,8 +29,7 @@ impl Returned {
     /// What became of the function, or of its result on the way.
     pub(crate) fn unpack<T: Portable>(self) -> Result<T, TaskError> {
         let bytes = self.0?;
-        let failed =
-            |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
+        let failed = |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
         match guard(|| value::unpack_owned(bytes)) {
             Ok(value) => value.map_err(failed),
             Err(panic) => Err(failed(panic_words(&panic))),

@@ -63,7 +63,10 @@ where
 
     fn clone_box(&self) -> Box<dyn Bound<A, R>> {
         let captures = Arc::clone(&self.captures);
-        Box::new(Pair { captures, function: self.function })
+        Box::new(Pair {
+            captures,
+            function: self.function,
+        })
     }
 }
 
@@ -85,7 +88,10 @@ where
 
     fn run(function: F, captures: &mut Vec<u8>) -> Result<Box<dyn Bound<A, R>>, String> {
         let captures: C = codec::decode(captures)?;
-        Ok(Box::new(Pair { captures: Arc::new(captures), function }))
+        Ok(Box::new(Pair {
+            captures: Arc::new(captures),
+            function,
+        }))
     }
 }
 
@@ -123,7 +129,13 @@ impl<A: 'static, R: 'static> Closure<A, R> {
     {
         require_no_captures(&function);
         let id = describe::<Binding<F, C, A, R>>(function);
-        Closure { id, bound: Box::new(Pair { captures: Arc::new(captures), function }) }
+        Closure {
+            id,
+            bound: Box::new(Pair {
+                captures: Arc::new(captures),
+                function,
+            }),
+        }
     }
 
     /// Calls it, here and now, in this process.
@@ -135,14 +147,19 @@ impl<A: 'static, R: 'static> Closure<A, R> {
 impl<A, R> Clone for Closure<A, R> {
     /// Clones the closure; both share the captures.
     fn clone(&self) -> Self {
-        Closure { id: self.id, bound: self.bound.clone_box() }
+        Closure {
+            id: self.id,
+            bound: self.bound.clone_box(),
+        }
     }
 }
 
 impl<A, R> fmt::Debug for Closure<A, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signature = std::any::type_name::<fn(A) -> R>();
-        f.debug_struct("Closure").field("signature", &signature).finish_non_exhaustive()
+        f.debug_struct("Closure")
+            .field("signature", &signature)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +188,10 @@ impl<'de, A: 'static, R: 'static> Deserialize<'de> for Closure<A, R> {
         let rebind: Rebind<A, R> =
             resolve(id).ok_or_else(|| D::Error::custom("this is no closure of these types"))?;
         let bound = rebind(&mut captures).map_err(D::Error::custom)?;
-        Ok(Closure { id: Some(id), bound })
+        Ok(Closure {
+            id: Some(id),
+            bound,
+        })
     }
 }
 
@@ -188,18 +208,27 @@ mod tests {
 
     #[test]
     fn a_closure_comes_back_with_its_captures() {
-        let closure = Closure::with("a".to_owned(), |prefix: &String, n: u32| format!("{prefix}{n}"));
+        let closure = Closure::with("a".to_owned(), |prefix: &String, n: u32| {
+            format!("{prefix}{n}")
+        });
         let there = travel(&closure).unwrap();
         assert_eq!(there.call(7), "a7");
         assert_eq!(travel(&there.clone()).unwrap().call(8), "a8");
-        let nested = Closure::with(there, |inner: &Closure<u32, String>, n: u32| inner.call(n).len());
+        let nested = Closure::with(there, |inner: &Closure<u32, String>, n: u32| {
+            inner.call(n).len()
+        });
         assert_eq!(travel(&nested).unwrap().call(100), 4);
     }
 
     #[test]
     fn a_foreign_serializer_is_refused() {
         let closure: Closure<u32, u32> = Closure::new(|n| n);
-        assert!(serde_json::to_string(&closure).unwrap_err().to_string().contains("closure"));
+        assert!(
+            serde_json::to_string(&closure)
+                .unwrap_err()
+                .to_string()
+                .contains("closure")
+        );
     }
 
     #[test]

@@ -79,9 +79,11 @@ pub(crate) fn guard<R>(call: impl FnOnce() -> R) -> Result<R, TaskError> {
     });
     result.map_err(|payload| {
         let error = match recorded {
-            Some(Recorded { message, location, backtrace }) => {
-                TaskError::new(TaskErrorKind::Panic, message).at_location(location, backtrace)
-            }
+            Some(Recorded {
+                message,
+                location,
+                backtrace,
+            }) => TaskError::new(TaskErrorKind::Panic, message).at_location(location, backtrace),
             None => TaskError::new(TaskErrorKind::Panic, message_of(&*payload)),
         };
         discard(payload);
@@ -117,6 +119,11 @@ mod tests {
                 panic!("in the destructor");
             }
         }
-        assert!(guard(|| panic::panic_any(Grenade)).map(|()| 0).unwrap_err().is_panic());
+        assert!(
+            guard(|| panic::panic_any(Grenade))
+                .map(|()| 0)
+                .unwrap_err()
+                .is_panic()
+        );
     }
 }

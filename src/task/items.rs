@@ -33,7 +33,12 @@ pub(crate) enum Produced {
 
 impl<I: Iterator<Item: Portable>> Items<I> {
     pub(crate) fn new(iterator: I) -> Items<I> {
-        Items { iterator, waiting: None, pulled: 0, is_exhausted: false }
+        Items {
+            iterator,
+            waiting: None,
+            pulled: 0,
+            is_exhausted: false,
+        }
     }
 
     /// How many items there are in all, if the iterator knows.
@@ -63,9 +68,10 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         self.pulled += count;
         self.is_exhausted = count < items_max;
         match plain::take_raw(&mut Some(numbers)) {
-            Some(numbers) if count > 0 => {
-                Produced::Batch { first, batch: Batch::numbers(size, count, numbers) }
-            }
+            Some(numbers) if count > 0 => Produced::Batch {
+                first,
+                batch: Batch::numbers(size, count, numbers),
+            },
             _ => Produced::Exhausted,
         }
     }
@@ -80,14 +86,20 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                     break;
                 }
                 if let Some(item) = plain::take_raw(&mut self.waiting) {
-                    return Produced::Batch { first, batch: Batch::whole(item) };
+                    return Produced::Batch {
+                        first,
+                        batch: Batch::whole(item),
+                    };
                 }
             } else {
                 let start = begin_frame(&mut bytes);
                 if let Err(error) = pack_guarded(&item, &mut bytes) {
                     bytes.truncate(start);
                     if ends.is_empty() {
-                        return Produced::Failed { item: first, error: error.at_item(Some(first)) };
+                        return Produced::Failed {
+                            item: first,
+                            error: error.at_item(Some(first)),
+                        };
                     }
                     // It fails once more, alone, when its turn comes.
                     self.waiting = Some(item);
@@ -100,7 +112,10 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         if ends.is_empty() {
             Produced::Exhausted
         } else {
-            Produced::Batch { first, batch: Batch::framed(bytes, ends) }
+            Produced::Batch {
+                first,
+                batch: Batch::framed(bytes, ends),
+            }
         }
     }
 
@@ -161,7 +176,13 @@ pub(crate) struct Received {
 
 impl Received {
     pub(crate) fn new(lane: Lane, count: usize, body: Vec<u8>, worker: u32) -> Received {
-        Received { lane, left: count, body, at: 0, worker }
+        Received {
+            lane,
+            left: count,
+            body,
+            at: 0,
+            worker,
+        }
     }
 
     /// How many results are left to be read.
@@ -277,7 +298,10 @@ mod tests {
         assert_eq!(counts(&items.next_batch(10, 1 << 20)), (0, 2));
         for (item, words) in [(2, "no twos"), (4, "no fours")] {
             match items.next_batch(10, 1 << 20) {
-                Produced::Failed { item: failed, error } => {
+                Produced::Failed {
+                    item: failed,
+                    error,
+                } => {
                     assert_eq!((failed, error.item()), (item, Some(item)));
                     assert!(error.to_string().contains(words), "{error}");
                 }
@@ -310,7 +334,15 @@ mod tests {
         assert!(!numbers.append_numbers::<u64>(&mut Vec::new()));
         assert!(numbers.next::<u64>(0).is_ok());
         assert!(numbers.next::<u64>(1).is_err());
-        assert!(Received::new(Lane::Numbers(4), 1, vec![1; 4], 1).next::<u64>(0).is_err());
-        assert!(Received::new(Lane::Whole, 1, vec![0xff], 1).next::<String>(0).is_err());
+        assert!(
+            Received::new(Lane::Numbers(4), 1, vec![1; 4], 1)
+                .next::<u64>(0)
+                .is_err()
+        );
+        assert!(
+            Received::new(Lane::Whole, 1, vec![0xff], 1)
+                .next::<String>(0)
+                .is_err()
+        );
     }
 }

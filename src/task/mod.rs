@@ -1,11 +1,11 @@
 //! A user's function and what becomes of it: what can travel, how it is run, and how it failed.
 
-mod portable;
-mod guard;
-mod items;
-mod run;
 mod call;
 mod closure;
+mod guard;
+mod items;
+mod portable;
+mod run;
 
 pub use closure::Closure;
 pub use portable::{Portable, Stateless};
@@ -14,4 +14,4 @@ pub(crate) use call::{Call, Returned, describe_call};
 pub(crate) use guard::{Echo, record_panics};
 pub(crate) use items::{Items, Produced, Received, pack_captures};
 pub(crate) use portable::require_no_captures;
-pub(crate) use run::{Chunk, Ended, Output, describe_item, describe_item_with_captures};
+pub(crate) use run::{Captures, Chunk, Ended, describe_item, describe_item_with_captures};

@@ -43,8 +43,15 @@ pub(crate) enum Captures {
 /// Results of consecutive items, ready to be sent.
 #[derive(Debug)]
 pub(crate) enum Output {
-    Numbers { size: usize, count: usize, numbers: Box<dyn Raw> },
-    Framed { count: usize, bytes: Vec<u8> },
+    Numbers {
+        size: usize,
+        count: usize,
+        numbers: Box<dyn Raw>,
+    },
+    Framed {
+        count: usize,
+        bytes: Vec<u8>,
+    },
     Whole(Box<dyn Raw>),
 }
 
@@ -92,7 +99,17 @@ impl Chunk {
         captures: Captures,
     ) -> Chunk {
         let outputs = Vec::new();
-        Chunk { lane, body, at: 0, left: count, quota: 0, ticket, progress, captures, outputs }
+        Chunk {
+            lane,
+            body,
+            at: 0,
+            left: count,
+            quota: 0,
+            ticket,
+            progress,
+            captures,
+            outputs,
+        }
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -165,7 +182,11 @@ impl Chunk {
         let count = results.len();
         if let Some(numbers) = plain::take_raw(&mut Some(results)) {
             if count > 0 {
-                self.outputs.push(Output::Numbers { size: result_size, count, numbers });
+                self.outputs.push(Output::Numbers {
+                    size: result_size,
+                    count,
+                    numbers,
+                });
             }
         }
         match caught {
@@ -235,7 +256,11 @@ impl Chunk {
     fn fail_torn<A>(&mut self) -> Ended {
         self.begin_item();
         let kind = TaskErrorKind::ArgumentDecoding;
-        Ended::Failed(TaskError::of_type(kind, type_name::<A>(), "the message is torn"))
+        Ended::Failed(TaskError::of_type(
+            kind,
+            type_name::<A>(),
+            "the message is torn",
+        ))
     }
 
     /// The captures as a value, decoded at their first use.
@@ -270,7 +295,11 @@ fn run_one<A: Portable, R: Portable>(
         TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why)
     })?;
     let mut result = Some(guard(|| call(item))?);
-    if result.as_ref().and_then(plain::raw_bytes).is_some_and(|raw| raw.len() >= WHOLE_MIN) {
+    if result
+        .as_ref()
+        .and_then(plain::raw_bytes)
+        .is_some_and(|raw| raw.len() >= WHOLE_MIN)
+    {
         return Ok(plain::take_raw(&mut result));
     }
     let start = begin_frame(bytes);
@@ -280,7 +309,11 @@ fn run_one<A: Portable, R: Portable>(
     }));
     if let Err(why) = packed {
         bytes.truncate(start);
-        return Err(TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<R>(), why));
+        return Err(TaskError::of_type(
+            TaskErrorKind::ResultEncoding,
+            type_name::<R>(),
+            why,
+        ));
     }
     end_frame(bytes, start);
     Ok(None)

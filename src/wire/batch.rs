@@ -65,12 +65,22 @@ impl Batch {
 
     /// One value that is its own encoding.
     pub(crate) fn whole(value: Box<dyn Raw>) -> Batch {
-        Batch { lane: Lane::Whole, count: 1, body: Body::Raw(value), ends: Vec::new() }
+        Batch {
+            lane: Lane::Whole,
+            count: 1,
+            body: Body::Raw(value),
+            ends: Vec::new(),
+        }
     }
 
     /// Framed values, with where each ends.
     pub(crate) fn framed(bytes: Vec<u8>, ends: Vec<usize>) -> Batch {
-        Batch { lane: Lane::Framed, count: ends.len(), body: Body::Bytes(bytes), ends }
+        Batch {
+            lane: Lane::Framed,
+            count: ends.len(),
+            body: Body::Bytes(bytes),
+            ends,
+        }
     }
 
     pub(crate) fn lane(&self) -> Lane {
@@ -87,7 +97,10 @@ impl Batch {
     ///
     /// Where there are no such values.
     pub(crate) fn slice(&self, range: Range<usize>) -> &[u8] {
-        assert!(range.start <= range.end && range.end <= self.count, "no such values in a batch");
+        assert!(
+            range.start <= range.end && range.end <= self.count,
+            "no such values in a batch"
+        );
         let bytes = match &self.body {
             Body::Bytes(bytes) => bytes.as_slice(),
             Body::Raw(raw) => raw.bytes(),

@@ -12,7 +12,9 @@ const VALUE_MAX: usize = 4 << 30;
 type Config = Configuration<LittleEndian, Fixint, Limit<VALUE_MAX>>;
 
 fn config() -> Config {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<VALUE_MAX>()
+    bincode::config::standard()
+        .with_fixed_int_encoding()
+        .with_limit::<VALUE_MAX>()
 }
 
 struct Appender<'a>(&'a mut Vec<u8>);
@@ -102,7 +104,10 @@ mod tests {
             }
         }
         let mut bytes = vec![1, 2];
-        assert_eq!(encode(&(5u64, Refuses), &mut bytes).unwrap_err(), "not this one");
+        assert_eq!(
+            encode(&(5u64, Refuses), &mut bytes).unwrap_err(),
+            "not this one"
+        );
         assert_eq!(bytes, [1, 2]);
     }
 }

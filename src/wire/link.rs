@@ -75,7 +75,13 @@ impl Link {
     pub(crate) fn pair(capacity: usize) -> io::Result<(Link, LinkPeer)> {
         let (ring, memory) = Duplex::create(capacity)?;
         let (socket, peer) = socket::stream_pair()?;
-        Ok((Link::new(ring, socket), LinkPeer { memory: memory.into(), socket: peer }))
+        Ok((
+            Link::new(ring, socket),
+            LinkPeer {
+                memory: memory.into(),
+                socket: peer,
+            },
+        ))
     }
 
     /// Takes the side that another process has handed over.
@@ -122,7 +128,10 @@ impl Link {
         body: &[u8],
         sent: &mut usize,
     ) -> Result<bool, LinkError> {
-        let header = Header { length: body.len() as u64, ..*header };
+        let header = Header {
+            length: body.len() as u64,
+            ..*header
+        };
         if *sent < HEADER {
             *sent += self.ring.put(&bytemuck::bytes_of(&header)[*sent..])?;
         }
@@ -138,7 +147,11 @@ impl Link {
 
     /// Makes what was put visible, and wakes the other side if it sleeps for that.
     pub(crate) fn flush(&mut self) -> Result<(), LinkError> {
-        if self.ring.show() { self.ring_bell() } else { Ok(()) }
+        if self.ring.show() {
+            self.ring_bell()
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends a message, and waits for room as long as there is none.
@@ -164,9 +177,15 @@ impl Link {
                     self.header.clear();
                     if header.length == 0 {
                         self.give_room_back()?;
-                        return Ok(Some(Message { header, body: Vec::new() }));
+                        return Ok(Some(Message {
+                            header,
+                            body: Vec::new(),
+                        }));
                     }
-                    self.incoming = Some(Message { header, body: Vec::new() });
+                    self.incoming = Some(Message {
+                        header,
+                        body: Vec::new(),
+                    });
                 }
                 continue;
             };
@@ -178,7 +197,10 @@ impl Link {
             if spare == 0 {
                 // Memory is asked for as bytes arrive: at most as much again as is there, beyond what may be trusted.
                 let more = missing.min(TRUSTED_LENGTH.max(message.body.len()));
-                message.body.try_reserve_exact(more).map_err(|_| LinkError::NoMemory(length))?;
+                message
+                    .body
+                    .try_reserve_exact(more)
+                    .map_err(|_| LinkError::NoMemory(length))?;
             }
             let room = missing.min(message.body.capacity() - message.body.len());
             let taken = self.ring.take(room, &mut message.body);
@@ -220,7 +242,11 @@ impl Link {
             if socket::listen(self.socket.as_fd(), Patience::Wait)? == Heard::Closed {
                 self.wake_up();
                 // What the other side showed before it went is still to be had.
-                return if data && self.has_data() { Ok(()) } else { Err(LinkError::Closed) };
+                return if data && self.has_data() {
+                    Ok(())
+                } else {
+                    Err(LinkError::Closed)
+                };
             }
         }
         self.wake_up();
@@ -248,7 +274,11 @@ impl Link {
     }
 
     fn give_room_back(&mut self) -> Result<(), LinkError> {
-        if self.ring.release() { self.ring_bell() } else { Ok(()) }
+        if self.ring.release() {
+            self.ring_bell()
+        } else {
+            Ok(())
+        }
     }
 
     /// Wakes the other side. One that is gone is noticed by whoever waits for it, once its last messages are read.
@@ -279,7 +309,12 @@ mod tests {
     }
 
     fn header(kind: u32) -> Header {
-        Header { kind, count: 1, words: [1, 2, 3, 4], ..Header::default() }
+        Header {
+            kind,
+            count: 1,
+            words: [1, 2, 3, 4],
+            ..Header::default()
+        }
     }
 
     fn bytes(len: usize) -> Vec<u8> {
@@ -310,7 +345,13 @@ mod tests {
         });
         for (kind, &size) in (0..).zip(&sizes) {
             let message = there.receive().unwrap();
-            assert_eq!(message.header, Header { length: size as u64, ..header(kind) });
+            assert_eq!(
+                message.header,
+                Header {
+                    length: size as u64,
+                    ..header(kind)
+                }
+            );
             assert!(message.body == bytes(size), "body of {size} bytes");
         }
         sender.join().unwrap();
@@ -340,7 +381,11 @@ mod tests {
         let (mut here, mut there) = pair();
         here.send(&header(1), b"whole").unwrap();
         let mut sent = 0;
-        assert!(!here.try_send(&header(2), &bytes(2 * CAPACITY), &mut sent).unwrap());
+        assert!(
+            !here
+                .try_send(&header(2), &bytes(2 * CAPACITY), &mut sent)
+                .unwrap()
+        );
         drop(here);
         assert_eq!(there.receive().unwrap().body, b"whole");
         assert!(matches!(there.receive(), Err(LinkError::Closed)));
@@ -357,11 +402,18 @@ mod tests {
     #[test]
     fn a_length_that_no_memory_holds_is_an_error_and_asks_for_none() {
         let (mut here, mut there) = pair();
-        let hostile = Header { length: u64::MAX, ..header(1) };
+        let hostile = Header {
+            length: u64::MAX,
+            ..header(1)
+        };
         here.ring.put(bytemuck::bytes_of(&hostile)).unwrap();
         here.ring.put(b"some").unwrap();
         here.flush().unwrap();
         assert!(there.try_receive().is_ok_and(|message| message.is_none()));
-        assert!(there.incoming.is_some_and(|message| message.body.capacity() <= TRUSTED_LENGTH));
+        assert!(
+            there
+                .incoming
+                .is_some_and(|message| message.body.capacity() <= TRUSTED_LENGTH)
+        );
     }
 }

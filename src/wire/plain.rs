@@ -43,18 +43,6 @@ pub(crate) fn extend_numbers<T: 'static>(bytes: &[u8], out: &mut Vec<T>) {
     });
 }
 
-/// The bytes of numbers; `None` where `T` is something else.
-#[inline]
-pub(crate) fn number_bytes<T: 'static>(numbers: &Vec<T>) -> Option<&[u8]> {
-    let numbers: &dyn Any = numbers;
-    for_each_number!(S => {
-        if let Some(numbers) = numbers.downcast_ref::<Vec<S>>() {
-            return Some(bytemuck::must_cast_slice(numbers.as_slice()));
-        }
-    });
-    None
-}
-
 /// A value that is its own encoding.
 pub(crate) trait Raw: fmt::Debug + Send {
     fn bytes(&self) -> &[u8];
@@ -150,15 +138,18 @@ mod tests {
         assert_eq!(number_size::<(u8, u8)>(), None);
         let numbers = vec![1.5f32, -2.0, f32::INFINITY];
         let mut out = Vec::new();
-        extend_numbers(number_bytes(&numbers).unwrap(), &mut out);
+        extend_numbers(numbers.bytes(), &mut out);
         assert_eq!(numbers, out);
-        assert!(number_bytes(&vec![true]).is_none());
+        extend_numbers(&[1], &mut vec![true]);
     }
 
     #[test]
     fn vectors_and_strings_come_back_as_they_were() {
         let raw = take_raw(&mut Some(vec![1u64, 2, u64::MAX])).unwrap();
-        assert_eq!(from_raw::<Vec<u64>>(raw.bytes().to_vec()).unwrap(), [1, 2, u64::MAX]);
+        assert_eq!(
+            from_raw::<Vec<u64>>(raw.bytes().to_vec()).unwrap(),
+            [1, 2, u64::MAX]
+        );
         let raw = take_raw(&mut Some("grüße".to_owned())).unwrap();
         assert_eq!(from_raw::<String>(raw.bytes().to_vec()).unwrap(), "grüße");
         let mut other = Some(3);

@@ -70,18 +70,27 @@ pub(crate) fn receive<T: DeserializeOwned>(
     }
     let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(torn)?;
     let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| torn())?;
-    let head = rest.get(1..).and_then(|rest| rest.get(..len)).ok_or_else(torn)?;
+    let head = rest
+        .get(1..)
+        .and_then(|rest| rest.get(..len))
+        .ok_or_else(torn)?;
     let head = codec::decode(head)
         .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, format!("a record: {why}")))?;
     bytes.drain(..PREFIX + len);
-    Ok(Some(Record { head, payload: bytes, descriptors }))
+    Ok(Some(Record {
+        head,
+        payload: bytes,
+        descriptors,
+    }))
 }
 
 fn read_memory(file: OwnedFd) -> io::Result<Vec<u8>> {
     let memory = SealedMemory::adopt(file)?;
     let mapping = memory.map_read_only(0, memory.len())?;
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(memory.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes
+        .try_reserve_exact(memory.len())
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
     mapping.append_to(0, memory.len(), &mut bytes);
     Ok(bytes)
 }
@@ -110,13 +119,22 @@ mod tests {
             assert_eq!(record.descriptors.len(), 1);
         }
         drop(here);
-        assert!(receive::<u8>(there.as_fd(), Patience::Wait).unwrap().is_none());
+        assert!(
+            receive::<u8>(there.as_fd(), Patience::Wait)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
     fn bytes_that_are_no_record_are_an_error() {
         let (here, there) = socket::record_pair().unwrap();
-        for bytes in [b"x".as_slice(), &[255; 20], &[0, 0, 0, 0, 0, 0, 0, 0, 1], &[9; 9]] {
+        for bytes in [
+            b"x".as_slice(),
+            &[255; 20],
+            &[0, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[9; 9],
+        ] {
             socket::send(here.as_fd(), bytes, &[], Patience::Now).unwrap();
             assert!(receive::<u64>(there.as_fd(), Patience::Now).is_err());
         }

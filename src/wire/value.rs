@@ -27,7 +27,11 @@ pub(crate) fn pack<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Resu
 /// Where the bytes are no such value, or the value's own `Deserialize` refuses them.
 #[inline]
 pub(crate) fn unpack<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
-    if plain::is_raw::<T>() { plain::from_raw(bytes.to_vec()) } else { codec::decode(bytes) }
+    if plain::is_raw::<T>() {
+        plain::from_raw(bytes.to_vec())
+    } else {
+        codec::decode(bytes)
+    }
 }
 
 /// As [`unpack`], without a copy where the bytes are the value.
@@ -37,5 +41,9 @@ pub(crate) fn unpack<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, S
 /// As [`unpack`].
 #[inline]
 pub(crate) fn unpack_owned<T: DeserializeOwned + 'static>(bytes: Vec<u8>) -> Result<T, String> {
-    if plain::is_raw::<T>() { plain::from_raw(bytes) } else { codec::decode(&bytes) }
+    if plain::is_raw::<T>() {
+        plain::from_raw(bytes)
+    } else {
+        codec::decode(&bytes)
+    }
 }

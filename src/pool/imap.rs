@@ -1,0 +1,313 @@
+//! [`Imap`] and [`ImapUnordered`]: results as an iterator, while items are pulled as they are wanted.
+
+use crate::error::TaskError;
+use crate::pool::driver::{Driver, Event, Patience, Turn};
+use crate::pool::job::{Opened, Spec};
+use crate::pool::ordered::{Ordered, Outcome};
+use crate::task::{Items, Portable};
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+/// How long a caller may be busy with results before the workers are looked after in between.
+const UNATTENDED: Duration = Duration::from_micros(100);
+
+/// Iterates over the results of a job in the order of its items; made by [`Pool::imap`](crate::Pool::imap).
+///
+/// Items are pulled when results are: no more of them at a time than keep the workers busy. Dropping it drops what has not
+/// been begun.
+#[must_use = "items are pulled as results are"]
+pub struct Imap<'pool, R> {
+    stream: Stream<'pool>,
+    ordered: Ordered,
+    result: PhantomData<fn() -> R>,
+}
+
+/// Iterates over the results of a job as they finish, each with its item's index; made by
+/// [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+///
+/// Items are pulled when results are: no more of them at a time than keep the workers busy. Dropping it drops what has not
+/// been begun.
+#[must_use = "items are pulled as results are"]
+pub struct ImapUnordered<'pool, R> {
+    stream: Stream<'pool>,
+    /// Outcomes that are there, by the index of the first item.
+    there: VecDeque<(usize, Outcome)>,
+    result: PhantomData<fn() -> R>,
+}
+
+/// The part that both have in common: items go in, outcomes come out.
+struct Stream<'pool> {
+    state: State<'pool>,
+    /// Items that were submitted, and those whose outcomes the caller has.
+    submitted: usize,
+    yielded: usize,
+    attended: Instant,
+}
+
+enum State<'pool> {
+    Open {
+        job: Opened<'pool>,
+        source: Box<dyn Source + 'pool>,
+    },
+    /// All items have been pulled.
+    Exhausted {
+        job: Opened<'pool>,
+    },
+    /// It could not be opened, and that has still to be said.
+    Refused(TaskError),
+    Ended,
+}
+
+/// Items of whatever type, as batches.
+trait Source {
+    fn produce(
+        &mut self,
+        job: &Opened<'_>,
+        items_max: usize,
+    ) -> Option<Result<usize, (usize, TaskError)>>;
+}
+
+impl<I: Iterator<Item: Portable>> Source for Items<I> {
+    fn produce(
+        &mut self,
+        job: &Opened<'_>,
+        items_max: usize,
+    ) -> Option<Result<usize, (usize, TaskError)>> {
+        job.produce(self, items_max)
+    }
+}
+
+impl<'pool> Stream<'pool> {
+    fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> Stream<'pool>
+    where
+        I: Iterator<Item: Portable> + 'pool,
+    {
+        let state = match Opened::open(driver, spec) {
+            Ok(job) => State::Open {
+                job,
+                source: Box::new(Items::new(items)),
+            },
+            Err(error) => State::Refused(error),
+        };
+        Stream {
+            state,
+            submitted: 0,
+            yielded: 0,
+            attended: Instant::now(),
+        }
+    }
+
+    /// Whether every item has been pulled and its outcome is with the caller.
+    fn is_done(&self) -> bool {
+        match self.state {
+            State::Open { .. } | State::Refused(_) => false,
+            State::Exhausted { .. } => self.yielded == self.submitted,
+            State::Ended => true,
+        }
+    }
+
+    /// Submits what the workers want and takes in what they have sent. Waits, if asked to, until there is an outcome.
+    fn attend(&mut self, patience: Patience, mut take: impl FnMut(usize, Outcome)) {
+        self.attended = Instant::now();
+        loop {
+            let (job, may_produce) = match &self.state {
+                State::Open { job, .. } => {
+                    // What has been pulled and not been asked for yet is bounded, so that memory is.
+                    let ahead = self.submitted - self.yielded;
+                    (job, ahead < job.enough_items())
+                }
+                State::Exhausted { job } => (job, false),
+                State::Refused(_) => {
+                    if let State::Refused(error) = std::mem::replace(&mut self.state, State::Ended)
+                    {
+                        self.submitted += 1;
+                        take(self.yielded, Outcome::Failed(error));
+                    }
+                    return;
+                }
+                State::Ended => return,
+            };
+            match job.turn(may_produce, patience) {
+                Turn::Nothing => return,
+                Turn::Produce(items_max) => {
+                    if self.produce(items_max, &mut take) {
+                        return;
+                    }
+                }
+                Turn::Events(events) => {
+                    self.take_in(events, &mut take);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Submits a batch; returns whether that alone ends the wait.
+    fn produce(&mut self, items_max: usize, take: &mut impl FnMut(usize, Outcome)) -> bool {
+        let State::Open { job, source } = &mut self.state else {
+            return false;
+        };
+        match source.produce(job, items_max) {
+            Some(Ok(count)) => self.submitted += count,
+            Some(Err((item, error))) => {
+                self.submitted += 1;
+                take(item, Outcome::Failed(error));
+                return true;
+            }
+            None => {
+                if let State::Open { job, .. } = std::mem::replace(&mut self.state, State::Ended) {
+                    self.state = State::Exhausted { job };
+                }
+                return self.is_done();
+            }
+        }
+        false
+    }
+
+    fn take_in(&mut self, events: Vec<Event>, take: &mut impl FnMut(usize, Outcome)) {
+        for event in events {
+            match event {
+                Event::Results { item, received } => take(item, Outcome::Results(received)),
+                Event::Failed { item, error } => take(item, Outcome::Failed(error)),
+                Event::Broken(error) => {
+                    // Nothing more will come: the caller is told once, in the next place.
+                    self.state = State::Ended;
+                    take(self.yielded, Outcome::Failed(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the workers have been left alone for long.
+    fn is_due(&self) -> bool {
+        self.attended.elapsed() > UNATTENDED
+    }
+}
+
+impl<'pool, R: Portable> Imap<'pool, R> {
+    pub(crate) fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> Imap<'pool, R>
+    where
+        I: Iterator<Item: Portable> + 'pool,
+    {
+        let stream = Stream::new(driver, spec, items);
+        Imap {
+            stream,
+            ordered: Ordered::default(),
+            result: PhantomData,
+        }
+    }
+}
+
+impl<R: Portable> Iterator for Imap<'_, R> {
+    type Item = Result<R, TaskError>;
+
+    /// Waits for the next item's outcome. A failure is that item's alone: the next call goes on behind it.
+    fn next(&mut self) -> Option<Self::Item> {
+        let Imap {
+            stream, ordered, ..
+        } = self;
+        if stream.is_due() {
+            stream.attend(Patience::Now, |item, outcome| ordered.put(item, outcome));
+        }
+        loop {
+            if let Some(result) = ordered.next() {
+                stream.yielded += 1;
+                return Some(result);
+            }
+            if stream.is_done() {
+                return None;
+            }
+            stream.attend(Patience::Wait, |item, outcome| ordered.put(item, outcome));
+        }
+    }
+}
+
+impl<'pool, R: Portable> ImapUnordered<'pool, R> {
+    pub(crate) fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> ImapUnordered<'pool, R>
+    where
+        I: Iterator<Item: Portable> + 'pool,
+    {
+        let stream = Stream::new(driver, spec, items);
+        ImapUnordered {
+            stream,
+            there: VecDeque::new(),
+            result: PhantomData,
+        }
+    }
+
+    fn next_there(&mut self) -> Option<(usize, Result<R, TaskError>)> {
+        let (item, outcome) = self.there.front_mut()?;
+        let at = *item;
+        let result = match outcome {
+            Outcome::Results(received) => {
+                let result = received.next(at);
+                *item += 1;
+                if received.left() == 0 {
+                    self.there.pop_front();
+                }
+                result
+            }
+            Outcome::Failed(error) => {
+                let error = error.clone();
+                self.there.pop_front();
+                Err(error)
+            }
+        };
+        self.stream.yielded += 1;
+        Some((at, result))
+    }
+}
+
+impl<R: Portable> Iterator for ImapUnordered<'_, R> {
+    type Item = (usize, Result<R, TaskError>);
+
+    /// Waits for an outcome. A failure is its item's alone: the next call goes on.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.stream.is_due() {
+            let ImapUnordered { stream, there, .. } = self;
+            stream.attend(Patience::Now, |item, outcome| {
+                there.push_back((item, outcome))
+            });
+        }
+        loop {
+            if let Some(there) = self.next_there() {
+                return Some(there);
+            }
+            if self.stream.is_done() {
+                return None;
+            }
+            let ImapUnordered { stream, there, .. } = self;
+            stream.attend(Patience::Wait, |item, outcome| {
+                there.push_back((item, outcome))
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Stream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("submitted", &self.submitted)
+            .field("yielded", &self.yielded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for Imap<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for ImapUnordered<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImapUnordered")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,410 @@
+//! The worker processes of a pool: started, spoken to, watched, and buried.
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::pool::dispatch::JobId;
+use crate::pool::protocol::to_worker;
+use crate::pool::worker::describe_worker;
+use crate::process::{self, Child, Echo, Order, StartMethod, Starting};
+use crate::sys::poll::Watch;
+use crate::wire::batch::Batch;
+use crate::wire::{Header, Link, LinkError};
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+/// What a ring between a pool and a worker holds, each way.
+const RING: usize = 1 << 20;
+
+/// All workers of a pool.
+#[derive(Debug)]
+pub(crate) struct Staff {
+    slots: Vec<Slot>,
+    name: String,
+    method: StartMethod,
+    watch: Arc<Watch>,
+    /// Why the last start failed.
+    refusal: Option<Error>,
+}
+
+/// A worker's place: when one has ended, another takes it.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) worker: Option<Worker>,
+    /// Counts the workers that were here, so that late news of a former one are not taken for the present one's.
+    generation: u32,
+    has_ended: bool,
+}
+
+/// A worker process and what is on its way to it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) link: Link,
+    process: State,
+    outgoing: VecDeque<Outgoing>,
+    /// Tickets that were given out, and those whose items have their outcomes.
+    pub(crate) sent: u64,
+    pub(crate) resolved: u64,
+    /// Jobs whose captures it has.
+    pub(crate) known: HashSet<JobId>,
+}
+
+#[derive(Debug)]
+enum State {
+    Starting(Option<Starting>),
+    Running(Child),
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    header: Header,
+    body: Body,
+    sent: usize,
+}
+
+/// The body of a message to a worker, shared with whoever may have to send it again.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Empty,
+    Captures(Arc<Vec<u8>>),
+    Items(Arc<Batch>, Range<usize>),
+}
+
+impl Body {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Empty => &[],
+            Body::Captures(bytes) => bytes,
+            Body::Items(batch, range) => batch.slice(range.clone()),
+        }
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) pid: u32,
+    pub(crate) status: Option<ExitStatus>,
+    /// How many items it had begun and finished without telling, before the one that it was at; `None` if it was at none.
+    pub(crate) begun: Option<usize>,
+    /// Whether it ever ran, and whether it had finished any item.
+    pub(crate) was_started: bool,
+    pub(crate) was_useful: bool,
+}
+
+impl Worker {
+    pub(crate) fn pid(&self) -> u32 {
+        match &self.process {
+            State::Running(child) => child.pid(),
+            State::Starting(_) => 0,
+        }
+    }
+
+    /// Waits until the process runs.
+    fn settle(&mut self) -> Result<()> {
+        if let State::Starting(starting) = &mut self.process {
+            let Some(starting) = starting.take() else {
+                return Err(Error::refused(
+                    "cannot start a worker",
+                    "it was refused before",
+                ));
+            };
+            self.process = State::Running(starting.wait()?);
+        }
+        Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(self.process, State::Running(_))
+    }
+
+    /// Puts a message behind those that wait for room.
+    pub(crate) fn queue(&mut self, header: Header, body: Body) {
+        self.outgoing.push_back(Outgoing {
+            header,
+            body,
+            sent: 0,
+        });
+    }
+
+    /// How much room in the ring is waited for; 0 if nothing waits.
+    pub(crate) fn room_wanted(&self) -> usize {
+        match self.outgoing.front() {
+            Some(front) => (front.body.bytes().len() + 1).min(RING / 4),
+            None => 0,
+        }
+    }
+
+    fn send_queued(&mut self) -> Result<(), LinkError> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        while let Some(front) = self.outgoing.front_mut() {
+            if !self
+                .link
+                .try_send(&front.header, front.body.bytes(), &mut front.sent)?
+            {
+                break;
+            }
+            self.outgoing.pop_front();
+        }
+        self.link.flush()
+    }
+}
+
+impl Slot {
+    /// Whether its worker is known to have ended, or is no use any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended && self.worker.is_some()
+    }
+}
+
+impl Staff {
+    pub(crate) fn new(workers: usize, name: String, method: StartMethod) -> Result<Staff> {
+        let watch = Watch::new().map_err(|error| Error::io("cannot build a pool", error))?;
+        Ok(Staff {
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+            name,
+            method,
+            watch: Arc::new(watch),
+            refusal: None,
+        })
+    }
+
+    pub(crate) fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(crate) fn slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots
+    }
+
+    pub(crate) fn worker(&mut self, index: usize) -> Option<&mut Worker> {
+        self.slots[index].worker.as_mut()
+    }
+
+    /// Asks for a worker in the place `index`. It can be sent to at once, though it may not run yet.
+    pub(crate) fn hire(&mut self, index: usize) -> Result<()> {
+        match self.try_hire(index) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.refusal = Some(Error::refused("", error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    fn try_hire(&mut self, index: usize) -> Result<()> {
+        let name = format!("{}-{}", self.name, index + 1);
+        let failed = |error| Error::io(format!("cannot start worker {name:?}"), error);
+        let (link, peer) = Link::pair(RING).map_err(failed)?;
+        let order = Order {
+            name: Some(name.clone()),
+            is_daemon: true,
+            method: self.method,
+            echo: Echo::Silent,
+            function: describe_worker(),
+            variables: Vec::new(),
+            stack_size: None,
+        };
+        let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
+        let slot = &mut self.slots[index];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.has_ended = false;
+        let number = number_of(slot.generation, index, News::Doorbell);
+        self.watch.add(link.news(), number).map_err(failed)?;
+        slot.worker = Some(Worker {
+            link,
+            process: State::Starting(Some(starting)),
+            outgoing: VecDeque::new(),
+            sent: 0,
+            resolved: 0,
+            known: HashSet::new(),
+        });
+        Ok(())
+    }
+
+    /// Why the last start failed, for the caller who asked for it.
+    pub(crate) fn take_refusal(&mut self) -> Error {
+        let unknown = || Error::refused("cannot start a worker", "it ended at once");
+        self.refusal.take().unwrap_or_else(unknown)
+    }
+
+    /// What is said where no worker can be had.
+    pub(crate) fn refusal(&self) -> String {
+        match &self.refusal {
+            Some(error) => error.to_string(),
+            None => "no worker is left".to_owned(),
+        }
+    }
+
+    /// Waits until every worker runs that was asked for; one that was refused has ended.
+    pub(crate) fn settle(&mut self) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(worker) = &mut slot.worker else {
+                continue;
+            };
+            if worker.is_settled() || slot.has_ended {
+                continue;
+            }
+            match worker.settle() {
+                Err(error) => {
+                    self.refusal = Some(error);
+                    slot.has_ended = true;
+                }
+                Ok(()) => {
+                    if let State::Running(child) = &worker.process {
+                        let number = number_of(slot.generation, index, News::End);
+                        slot.has_ended |= self.watch.add(child.sentinel(), number).is_err();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in news of the descriptor with this number: a doorbell, or the end of a worker.
+    pub(crate) fn hear(&mut self, number: u64) {
+        let index = (number as u32 >> 1) as usize;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(worker) = &mut slot.worker else {
+            return;
+        };
+        if number == number_of(slot.generation, index, News::Doorbell) {
+            slot.has_ended |= worker.link.hear().is_err();
+        } else if number == number_of(slot.generation, index, News::End) {
+            // Its socket may be open still: a process that it has forked holds the other end.
+            slot.has_ended = true;
+        }
+    }
+
+    /// Whether the process has ended, as far as the kernel knows.
+    pub(crate) fn look_for_end(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        if let Some(Worker {
+            link,
+            process: State::Running(child),
+            ..
+        }) = &mut slot.worker
+        {
+            slot.has_ended |= link.hear().is_err() || child.has_ended();
+        }
+        slot.has_ended()
+    }
+
+    /// Gives a worker up that is no use any more: it is buried next.
+    pub(crate) fn dismiss(&mut self, index: usize) {
+        self.slots[index].has_ended = true;
+    }
+
+    /// Kills a worker if it has not ended, and finds out how it ended; `held` items were with it.
+    pub(crate) fn bury(&mut self, index: usize, held: usize) -> Option<End> {
+        let mut worker = self.slots[index].worker.take()?;
+        self.slots[index].has_ended = false;
+        if let Err(error) = worker.settle() {
+            self.refusal = Some(error);
+        }
+        // A mark is the ticket + 1; what makes no sense is no mark.
+        let mark = worker.link.peer_note();
+        let begun = mark
+            .checked_sub(1)
+            .and_then(|ticket| ticket.checked_sub(worker.resolved))
+            .and_then(|begun| usize::try_from(begun).ok())
+            .filter(|&begun| begun < held);
+        let was_useful = worker.resolved > 0;
+        let pid = worker.pid();
+        let status = match worker.process {
+            State::Starting(_) => None,
+            State::Running(mut child) => {
+                let _ended = child.process().kill();
+                let _lost = child.wait(Deadline::NEVER);
+                child.exit_status()
+            }
+        };
+        Some(End {
+            pid,
+            status,
+            begun,
+            was_started: pid != 0,
+            was_useful,
+        })
+    }
+
+    /// Has every worker that knows the captures of `job` drop them.
+    pub(crate) fn forget(&mut self, job: JobId) {
+        for worker in self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.worker.as_mut())
+        {
+            if worker.known.remove(&job) {
+                let words = [job, 0, 0, 0];
+                let kind = to_worker::FORGET;
+                worker.queue(
+                    Header {
+                        kind,
+                        words,
+                        ..Header::default()
+                    },
+                    Body::Empty,
+                );
+            }
+        }
+    }
+
+    /// Sends what waits for room, as far as there is any.
+    pub(crate) fn send_queued(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(worker) = &mut slot.worker {
+                slot.has_ended |= worker.send_queued().is_err();
+            }
+        }
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.worker.as_ref().map(Worker::pid))
+            .collect()
+    }
+
+    /// Kills all workers and waits until they are gone.
+    pub(crate) fn dismiss_all(&mut self) {
+        let mut children = Vec::new();
+        for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.take()) {
+            let Worker { link, process, .. } = worker;
+            drop(link);
+            if let State::Running(child) = process {
+                let _ended = child.process().kill();
+                children.push(child);
+            } else if let State::Starting(Some(starting)) = process {
+                if let Ok(child) = starting.wait() {
+                    let _ended = child.process().kill();
+                    children.push(child);
+                }
+            }
+        }
+        for mut child in children {
+            let _lost = child.wait(Deadline::NEVER);
+        }
+    }
+}
+
+/// What a watched descriptor of a worker tells of.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    Doorbell = 0,
+    End = 1,
+}
+
+/// The number under which a descriptor of a worker is watched.
+fn number_of(generation: u32, index: usize, news: News) -> u64 {
+    u64::from(generation) << 32 | (index as u64) << 1 | news as u64
+}
