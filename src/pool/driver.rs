@@ -494,7 +494,7 @@ impl Core {
         let Some(worker) = self.staff.worker(index) else {
             return false;
         };
-        match Permission(worker.link.shared_word()).revoke(worker.sent, held, all) {
+        match Permission(worker.link.shared_word()).revoke(permitted, held, all) {
             None => {
                 self.staff.dismiss(index);
                 false

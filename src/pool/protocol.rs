@@ -60,13 +60,16 @@ impl Permission<'_> {
         self.change(|end, place| (end.wrapping_add(count as u32), place));
     }
 
-    /// Parent: takes back what was not begun, of `held` items that end at ticket `sent`: all, or half of it. Returns how many
-    /// items that is; `None` if the word is nothing that a sound worker leaves there.
-    pub(crate) fn revoke(&self, sent: u64, held: usize, all: bool) -> Option<usize> {
+    /// Parent: takes back what was not begun, of `held` items that end at ticket `permitted`: all, or half of it. Returns how
+    /// many items that is; `None` if the word is nothing that a sound worker leaves there.
+    ///
+    /// This may be done again before the worker has passed over what was taken back first: it begins to only when its place
+    /// is at the end, and then there is nothing left to take back.
+    pub(crate) fn revoke(&self, permitted: u64, held: usize, all: bool) -> Option<usize> {
         let mut revoked = Some(0);
         self.change(|end, place| {
             let free = end.wrapping_sub(place);
-            if end != sent as u32 || free as usize > held {
+            if end != permitted as u32 || free as usize > held {
                 revoked = None;
                 return (end, place);
             }

@@ -11,8 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most descriptors that the kernel carries with one record (`SCM_MAX_FD`).
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
 
-/// The largest record that is sent: well under the kernel's smallest default send buffer.
-pub(crate) const RECORD_MAX: usize = 64 * 1024;
+/// The largest record that is sent: well under the kernel's smallest default send buffer, and small enough that a fresh
+/// process touches few pages for it.
+pub(crate) const RECORD_MAX: usize = 16 * 1024;
 
 /// Makes a pair that keeps the boundaries of records.
 pub(crate) fn record_pair() -> io::Result<(OwnedFd, OwnedFd)> {

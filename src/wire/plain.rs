@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(number_size::<bool>(), None);
         assert_eq!(number_size::<(u8, u8)>(), None);
         let numbers = vec![1.5f32, -2.0, f32::INFINITY];
-        let mut out = Vec::new();
+        let mut out: Vec<f32> = Vec::new();
         extend_numbers(numbers.bytes(), &mut out);
         assert_eq!(numbers, out);
         extend_numbers(&[1], &mut vec![true]);
