@@ -491,9 +491,11 @@ impl Core {
     /// Takes back what a worker has not begun; returns whether that was anything.
     fn revoke(&mut self, index: usize, all: bool) -> bool {
         let held = self.dispatcher.items_with(index);
+        let skips = self.dispatcher.skips(index) as u64;
         let Some(worker) = self.staff.worker(index) else {
             return false;
         };
+        let permitted = worker.sent - skips;
         match Permission(worker.link.shared_word()).revoke(permitted, held, all) {
             None => {
                 self.staff.dismiss(index);
