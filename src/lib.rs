@@ -43,3 +43,22 @@ pub use process::{
     available_parallelism, current_process,
 };
 pub use task::{Closure, Portable, Stateless};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_share_or_hand_over_may_be() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Pool>();
+        shared::<Process<u8>>();
+        shared::<Closure<u8, u8>>();
+        shared::<Error>();
+        shared::<TaskError>();
+    }
+}

@@ -174,9 +174,8 @@ impl TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let account = &*self.0;
-        match account.item {
-            Some(item) => write!(f, "item {item}: ")?,
-            None => {}
+        if let Some(item) = account.item {
+            write!(f, "item {item}: ")?;
         }
         let type_name = account.type_name.as_deref().unwrap_or("value");
         let message = account.message.as_str();

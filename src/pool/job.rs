@@ -302,8 +302,7 @@ where
 {
     let job = Opened::open(driver, spec)?;
     let mut items = Items::new(items.into_iter());
-    let mut results = Vec::new();
-    results.reserve(items.total().unwrap_or(0).min(RESERVED_MAX));
+    let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
     let mut ordered = Ordered::default();
     let (mut submitted, mut is_exhausted) = (0, false);
     while !(is_exhausted && ordered.next_item() == submitted) {
@@ -344,15 +343,15 @@ where
         return Err(error.at_item(None));
     }
     loop {
-        if let Turn::Events(events) = job.turn(false, Patience::Wait) {
-            for event in events {
-                return match event {
-                    Event::Results { item, mut received } => {
-                        received.next(item).map_err(|error| error.at_item(None))
-                    }
-                    Event::Failed { error, .. } | Event::Broken(error) => Err(error.at_item(None)),
-                };
-            }
-        }
+        let Turn::Events(events) = job.turn(false, Patience::Wait) else {
+            continue;
+        };
+        // One item has one outcome.
+        let result = match events.into_iter().next() {
+            None => continue,
+            Some(Event::Results { item, mut received }) => received.next(item),
+            Some(Event::Failed { error, .. } | Event::Broken(error)) => Err(error),
+        };
+        return result.map_err(|error| error.at_item(None));
     }
 }

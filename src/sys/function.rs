@@ -116,17 +116,6 @@ pub(crate) fn resolve<I: 'static, O: 'static>(id: FunctionId) -> Option<Entry<I,
 mod tests {
     use super::*;
 
-    struct Double;
-
-    impl Body for Double {
-        type Function = fn(&i32);
-        type Input = i32;
-        type Output = i64;
-        fn run(_function: fn(&i32), input: &mut i32) -> i64 {
-            i64::from(*input) * 2
-        }
-    }
-
     struct Apply<F>(F);
 
     impl<F: Fn(i32) -> i64 + Copy + 'static> Body for Apply<F> {

@@ -19,9 +19,8 @@ impl PidFd {
         let result = retry(|| check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }))?;
         let number = i32::try_from(result).map_err(io::Error::other)?;
         // SAFETY: the kernel has just opened this descriptor for us, close-on-exec.
-        Ok(PidFd {
-            descriptor: unsafe { OwnedFd::from_raw_fd(number) },
-        })
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        Ok(PidFd { descriptor })
     }
 
     /// Takes a descriptor that is a pidfd; where it is none, signals through it fail.

@@ -101,8 +101,10 @@ const AT_MINSIGSTKSZ: libc::c_ulong = 51;
 const REACH: usize = 64 * 1024;
 
 extern "C" fn on_fault(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: with `SA_SIGINFO` the kernel passes a valid `siginfo_t`, and these signals have an address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: with `SA_SIGINFO` the kernel passes a valid `siginfo_t`.
+    let info = unsafe { &*info };
+    // SAFETY: these signals have an address.
+    let address = unsafe { info.si_addr() } as usize;
     let stack = stack_pointer(context.cast());
     // From here on, the same fault ends the process, as it would have without this handler.
     // SAFETY: `signal` is safe in a signal handler, and the default action needs no function.

@@ -362,7 +362,7 @@ where
                 ended
             }
             Err(error) => {
-                chunk.skip_item::<A>();
+                chunk.skip_item();
                 Ended::Failed(error)
             }
         }
@@ -371,7 +371,7 @@ where
 
 impl Chunk {
     /// Passes over an item that cannot be run.
-    fn skip_item<A: Portable>(&mut self) {
+    fn skip_item(&mut self) {
         self.begin_item();
         match self.lane {
             Lane::Numbers(size) => self.at += size as usize,

@@ -28,6 +28,7 @@ pub(crate) fn number_size<T: 'static>() -> Option<usize> {
 
 /// Appends numbers that stand in `bytes` to `out`; anything that is no whole number at the end is left out.
 #[inline]
+#[allow(clippy::ptr_arg, reason = "the vector's own type is what is asked for")]
 pub(crate) fn extend_numbers<T: 'static>(bytes: &[u8], out: &mut Vec<T>) {
     let out: &mut dyn Any = out;
     for_each_number!(S => {
@@ -38,17 +39,16 @@ pub(crate) fn extend_numbers<T: 'static>(bytes: &[u8], out: &mut Vec<T>) {
                 number.copy_from_slice(bytes);
                 S::from_ne_bytes(number)
             }));
-            return;
         }
     });
 }
 
 /// A value that is its own encoding.
-pub(crate) trait Raw: fmt::Debug + Send {
+pub(crate) trait Raw: fmt::Debug + Send + Sync {
     fn bytes(&self) -> &[u8];
 }
 
-impl<S: NoUninit + fmt::Debug + Send> Raw for Vec<S> {
+impl<S: NoUninit + fmt::Debug + Send + Sync> Raw for Vec<S> {
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self.as_slice())
     }
