@@ -29,12 +29,12 @@
 
 mod deadline;
 mod error;
-mod pool;
-mod process;
-mod shm;
 mod sys;
-mod task;
+mod shm;
 mod wire;
+mod task;
+mod process;
+mod pool;
 
 pub use error::{Error, Result, TaskError, TaskErrorKind};
 pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};

@@ -167,7 +167,7 @@ impl Pool {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn with<C: Portable>(&self, captures: C) -> Job<'_, C> {
-        Job::new(self, captures)
+        Job::new(&self.driver, captures)
     }
 
     /// Describes a job whose function takes each item alone.
@@ -180,7 +180,7 @@ impl Pool {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn job(&self) -> Job<'_, (), TakesItem> {
-        Job::new(self, ())
+        Job::new(&self.driver, ())
     }
 
     /// Returns how many workers there are.
@@ -191,10 +191,6 @@ impl Pool {
     /// Returns the workers' process ids. They change when a worker dies and another takes its place.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.driver.pids()
-    }
-
-    pub(crate) fn driver(&self) -> &Driver {
-        &self.driver
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::TaskError;
 use crate::pool::driver::{Driver, Event, Patience, Turn};
-use crate::pool::job::{Opened, Spec};
+use crate::pool::opened::{Opened, Spec};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::task::{Items, Portable};
 use std::collections::VecDeque;

@@ -1,21 +1,17 @@
 //! [`Job`]: a function over items, with all that can be said of how it is run.
 
-use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::builder::Pool;
-use crate::pool::driver::{Driver, Event, Patience, Turn};
+use crate::error::TaskError;
+use crate::pool::driver::Driver;
 use crate::pool::imap::{Imap, ImapUnordered};
-use crate::pool::ordered::{Ordered, Outcome};
+use crate::pool::opened::{Spec, apply, map};
 use crate::sys::function::FunctionId;
 use crate::task::{
-    Items, Portable, Produced, Stateless, describe_item, describe_item_with_captures,
-    pack_captures, require_no_captures,
+    Portable, Stateless, describe_item, describe_item_with_captures, pack_captures,
+    require_no_captures,
 };
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-
-/// A batch is closed when it has this many bytes.
-pub(crate) const BATCH_BYTES: usize = 128 * 1024;
 
 /// Runs functions on a pool's workers, with captures and settings; made by [`Pool::with`] and [`Pool::job`].
 ///
@@ -39,7 +35,7 @@ pub(crate) const BATCH_BYTES: usize = 128 * 1024;
 /// # Ok::<(), multiprocess::Error>(())
 /// ```
 pub struct Job<'pool, C, Takes = TakesCaptures> {
-    pool: &'pool Pool,
+    driver: &'pool Driver,
     captures: C,
     piece_items: Option<usize>,
     takes: PhantomData<Takes>,
@@ -53,17 +49,10 @@ pub struct TakesCaptures(());
 #[derive(Debug)]
 pub struct TakesItem(());
 
-/// What the driver has to know of a job.
-pub(crate) struct Spec {
-    pub(crate) function: Option<FunctionId>,
-    pub(crate) captures: Result<Option<Arc<Vec<u8>>>, TaskError>,
-    pub(crate) piece_items: Option<usize>,
-}
-
 impl<'pool, C, Takes> Job<'pool, C, Takes> {
-    pub(crate) fn new(pool: &'pool Pool, captures: C) -> Job<'pool, C, Takes> {
+    pub(crate) fn new(driver: &'pool Driver, captures: C) -> Job<'pool, C, Takes> {
         Job {
-            pool,
+            driver,
             captures,
             piece_items: None,
             takes: PhantomData,
@@ -94,7 +83,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
     {
         require_no_captures(&f);
         map(
-            self.pool.driver(),
+            self.driver,
             self.spec(describe_item_with_captures(f)),
             items,
         )
@@ -110,7 +99,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
     {
         require_no_captures(&f);
         let spec = self.spec(describe_item_with_captures(f));
-        Imap::new(self.pool.driver(), spec, items.into_iter())
+        Imap::new(self.driver, spec, items.into_iter())
     }
 
     /// Runs `f` with the captures on each item, as [`Pool::imap_unordered`] does.
@@ -123,7 +112,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
     {
         require_no_captures(&f);
         let spec = self.spec(describe_item_with_captures(f));
-        ImapUnordered::new(self.pool.driver(), spec, items.into_iter())
+        ImapUnordered::new(self.driver, spec, items.into_iter())
     }
 
     /// Runs `f` once, with the captures and `args`, as [`Pool::apply`] does.
@@ -138,11 +127,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
         F: Fn(&C, A) -> R + Stateless,
     {
         require_no_captures(&f);
-        apply(
-            self.pool.driver(),
-            self.spec(describe_item_with_captures(f)),
-            args,
-        )
+        apply(self.driver, self.spec(describe_item_with_captures(f)), args)
     }
 
     fn spec(&self, function: Option<FunctionId>) -> Spec {
@@ -168,7 +153,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(I::Item) -> R + Stateless,
     {
         require_no_captures(&f);
-        map(self.pool.driver(), self.spec(describe_item(f)), items)
+        map(self.driver, self.spec(describe_item(f)), items)
     }
 
     /// Runs `f` on each item, as [`Pool::imap`] does.
@@ -180,11 +165,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(I::Item) -> R + Stateless,
     {
         require_no_captures(&f);
-        Imap::new(
-            self.pool.driver(),
-            self.spec(describe_item(f)),
-            items.into_iter(),
-        )
+        Imap::new(self.driver, self.spec(describe_item(f)), items.into_iter())
     }
 
     /// Runs `f` on each item, as [`Pool::imap_unordered`] does.
@@ -196,11 +177,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(I::Item) -> R + Stateless,
     {
         require_no_captures(&f);
-        ImapUnordered::new(
-            self.pool.driver(),
-            self.spec(describe_item(f)),
-            items.into_iter(),
-        )
+        ImapUnordered::new(self.driver, self.spec(describe_item(f)), items.into_iter())
     }
 
     /// Runs `f` once, as [`Pool::apply`] does.
@@ -215,7 +192,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(A) -> R + Stateless,
     {
         require_no_captures(&f);
-        apply(self.pool.driver(), self.spec(describe_item(f)), args)
+        apply(self.driver, self.spec(describe_item(f)), args)
     }
 
     fn spec(&self, function: Option<FunctionId>) -> Spec {
@@ -230,128 +207,8 @@ impl<'pool> Job<'pool, (), TakesItem> {
 impl<C: fmt::Debug, Takes> fmt::Debug for Job<'_, C, Takes> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
-            .field("pool", self.pool)
             .field("captures", &self.captures)
             .field("chunk_size", &self.piece_items)
             .finish()
-    }
-}
-
-/// A job that is closed when its caller has what it wants, or leaves in any other way.
-#[derive(Debug)]
-pub(crate) struct Opened<'pool> {
-    driver: &'pool Driver,
-    id: u64,
-}
-
-impl<'pool> Opened<'pool> {
-    pub(crate) fn open(driver: &'pool Driver, spec: Spec) -> Result<Opened<'pool>, TaskError> {
-        let function = spec.function.ok_or_else(|| {
-            let why = "its code is in a library that was loaded into another program, not in the main \
-                       executable, which is what a worker executes: this needs `StartMethod::Fork`";
-            TaskError::new(TaskErrorKind::System, why)
-        })?;
-        let id = driver.open(function, spec.captures?, spec.piece_items);
-        Ok(Opened { driver, id })
-    }
-
-    pub(crate) fn turn(&self, may_produce: bool, patience: Patience) -> Turn {
-        self.driver.turn(self.id, may_produce, patience)
-    }
-
-    /// How many items keep all workers busy.
-    pub(crate) fn enough_items(&self) -> usize {
-        self.driver.enough_items(self.id)
-    }
-
-    /// Pulls a batch and submits it. `None` where there are no more items; a failure is that of an item that cannot be
-    /// encoded.
-    pub(crate) fn produce<I>(
-        &self,
-        items: &mut Items<I>,
-        items_max: usize,
-    ) -> Option<Result<usize, (usize, TaskError)>>
-    where
-        I: Iterator<Item: Portable>,
-    {
-        match items.next_batch(items_max, BATCH_BYTES) {
-            Produced::Batch { first, batch } => {
-                let count = batch.count();
-                self.driver.submit(self.id, first, batch);
-                Some(Ok(count))
-            }
-            Produced::Failed { item, error } => Some(Err((item, error))),
-            Produced::Exhausted => {
-                self.driver.complete(self.id);
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        self.driver.close(self.id);
-    }
-}
-
-pub(crate) fn map<I, R>(driver: &Driver, spec: Spec, items: I) -> Result<Vec<R>, TaskError>
-where
-    I: IntoIterator<Item: Portable>,
-    R: Portable,
-{
-    let job = Opened::open(driver, spec)?;
-    let mut items = Items::new(items.into_iter());
-    let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
-    let mut ordered = Ordered::default();
-    let (mut submitted, mut is_exhausted) = (0, false);
-    while !(is_exhausted && ordered.next_item() == submitted) {
-        match job.turn(!is_exhausted, Patience::Wait) {
-            Turn::Produce(items_max) => match job.produce(&mut items, items_max) {
-                Some(Ok(count)) => submitted += count,
-                Some(Err((_, error))) => return Err(error),
-                None => is_exhausted = true,
-            },
-            Turn::Events(events) => {
-                for event in events {
-                    match event {
-                        Event::Results { item, received } => {
-                            ordered.put(item, Outcome::Results(received));
-                        }
-                        Event::Failed { error, .. } | Event::Broken(error) => return Err(error),
-                    }
-                }
-                ordered.append_to(&mut results)?;
-            }
-            Turn::Nothing => {}
-        }
-    }
-    Ok(results)
-}
-
-/// What is reserved for results on the word of an iterator alone.
-const RESERVED_MAX: usize = 1 << 20;
-
-pub(crate) fn apply<A, R>(driver: &Driver, spec: Spec, args: A) -> Result<R, TaskError>
-where
-    A: Portable,
-    R: Portable,
-{
-    let job = Opened::open(driver, spec)?;
-    let mut items = Items::new(std::iter::once(args));
-    if let Some(Err((_, error))) = job.produce(&mut items, 1) {
-        return Err(error.at_item(None));
-    }
-    loop {
-        let Turn::Events(events) = job.turn(false, Patience::Wait) else {
-            continue;
-        };
-        // One item has one outcome.
-        let result = match events.into_iter().next() {
-            None => continue,
-            Some(Event::Results { item, mut received }) => received.next(item),
-            Some(Event::Failed { error, .. } | Event::Broken(error)) => Err(error),
-        };
-        return result.map_err(|error| error.at_item(None));
     }
 }

@@ -1,14 +1,15 @@
 //! [`Pool`]: workers that run a function on many items, whatever some of these do to them.
 
-mod builder;
 mod dispatch;
+mod protocol;
+mod worker;
+mod staff;
 mod driver;
+mod ordered;
+mod opened;
 mod imap;
 mod job;
-mod ordered;
-mod protocol;
-mod staff;
-mod worker;
+mod builder;
 
 pub use builder::{Pool, PoolBuilder};
 pub use imap::{Imap, ImapUnordered};

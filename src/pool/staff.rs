@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 /// What a ring between a pool and a worker holds, each way.
-const RING: usize = 1 << 20;
+const RING: usize = 4 << 20;
 
 /// All workers of a pool.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Worker {
     /// How much room in the ring is waited for; 0 if nothing waits.
     pub(crate) fn room_wanted(&self) -> usize {
         match self.outgoing.front() {
-            Some(front) => (front.body.bytes().len() + 1).min(RING / 4),
+            Some(front) => (front.body.bytes().len() + 1).min(RING / 2),
             None => 0,
         }
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Items that take longer than this run alone: each outcome is sent before the next item is begun.
 const ALONE_NANOS: f64 = 250.0;
 /// How long shorter ones run together.
-const RUN_NANOS: f64 = 4_000.0;
+const RUN_NANOS: f64 = 8_000.0;
 /// How many items of a job run alone before its pace is believed.
 const ALONE_FIRST: usize = 32;
 

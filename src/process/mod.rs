@@ -1,13 +1,13 @@
 //! Processes: how one is started, what it is, and how it ends.
 
-mod bootstrap;
-mod child;
 mod current;
-mod enter;
-mod handle;
-mod launcher;
 mod request;
+mod child;
+mod enter;
 mod server;
+mod bootstrap;
+mod launcher;
+mod handle;
 
 pub use current::{CurrentProcess, ParentProcess, available_parallelism, current_process};
 pub use handle::{Process, ProcessBuilder, Run};

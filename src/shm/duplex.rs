@@ -61,10 +61,10 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Has the other side read `value`. What was written before is seen by whoever reads it.
+    /// The word itself: what is stored here, with release ordering, the other side reads.
     #[inline]
-    pub(crate) fn set(&self, value: u64) {
-        self.side.word(NOTE).store(value, Ordering::Release);
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        self.side.word(NOTE)
     }
 }
 

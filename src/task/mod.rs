@@ -1,11 +1,11 @@
 //! A user's function and what becomes of it: what can travel, how it is run, and how it failed.
 
-mod call;
-mod closure;
+mod portable;
 mod guard;
 mod items;
-mod portable;
 mod run;
+mod call;
+mod closure;
 
 pub use closure::Closure;
 pub use portable::{Portable, Stateless};

@@ -14,6 +14,7 @@ use crate::wire::plain::{self, Raw};
 use crate::wire::value;
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
 
 /// Items that are being worked on.
 #[derive(Debug)]
@@ -150,7 +151,9 @@ impl Chunk {
     #[inline]
     fn begin_item(&mut self) {
         // Marks are ticket + 1: 0 is a worker that has not begun.
-        self.progress.set(self.ticket + 1);
+        self.progress
+            .word()
+            .store(self.ticket + 1, Ordering::Release);
         self.ticket += 1;
         self.left -= 1;
         self.quota -= 1;
@@ -172,12 +175,18 @@ impl Chunk {
             return self.run_items(items.into_iter().map(Ok), call, size);
         };
         let mut results: Vec<R> = Vec::with_capacity(count);
+        let (mark, first) = (self.progress.word(), self.ticket);
         let caught = guard(|| {
-            for item in items {
-                self.begin_item();
-                results.push(call(item));
-            }
+            // One store for each item, and a vector that knows its length even if a call panics.
+            results.extend((first + 1..).zip(items).map(|(next, item)| {
+                mark.store(next, Ordering::Release);
+                call(item)
+            }));
         });
+        let begun = results.len() + usize::from(caught.is_err());
+        self.ticket += begun as u64;
+        self.left -= begun;
+        self.quota -= begun;
         self.at -= size * self.quota;
         let count = results.len();
         if let Some(numbers) = plain::take_raw(&mut Some(results)) {
