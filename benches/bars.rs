@@ -105,7 +105,14 @@ fn main() {
             "\nMedians of {} interleaved rounds, fastest in brackets.\n",
             sizes.rounds
         );
-        report::print(lines.iter().chain(&large));
+        let waiting = halves.kept_waiting();
+        let busy = waiting > 0.05;
+        report::print(lines.iter().chain(&large), busy);
+        println!(
+            "\nBaseline processes were kept waiting {:.1}% of their time by others{}.",
+            waiting * 100.0,
+            if busy { ": no verdict holds" } else { "" },
+        );
     } else {
         println!("\nEvery result was right. The sizes are small and the times mean nothing.");
     }

@@ -5,10 +5,12 @@
 
 mod common;
 
-use common::alone::{Application, Ended, GONE_LIMIT, Running, copy_of_this_binary, role};
+use common::alone::{
+    Application, Ended, GONE_LIMIT, Running, act_and_method, copy_of_this_binary, role, role_of,
+};
 use common::census::{ProcessInfo, poll, process};
 use common::meet::{Ear, say};
-use common::{LIMIT, assert_serves, pool, within};
+use common::{LIMIT, assert_serves, each_method, pool};
 use multiprocess::{Pool, Process, StartMethod};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -26,12 +28,7 @@ const WORKERS: usize = 3;
 #[test]
 fn application() {
     let Some(role) = role() else { return };
-    let (act, method) = role.split_once(" by ").unwrap();
-    let method = if method == "spawn" {
-        StartMethod::Spawn
-    } else {
-        StartMethod::ForkServer
-    };
+    let (act, method) = act_and_method(&role);
     match act {
         "sleeps" => sleep_in_workers(&pool(method, WORKERS)),
         "idles" => {
@@ -158,9 +155,9 @@ struct Busy {
 }
 
 impl Busy {
-    fn start(act: &str, method: &str) -> Busy {
+    fn start(act: &str, method: StartMethod) -> Busy {
         let mut ear = Ear::new();
-        let running = Application::new("application", &format!("{act} by {method}"))
+        let running = Application::new("application", &role_of(act, method))
             .env("EAR", ear.path())
             .piped_stdin()
             .start();
@@ -204,113 +201,88 @@ impl Busy {
     }
 }
 
-/// Runs `body` for both methods, each in bounded time.
-fn by_each_method(body: fn(&str)) {
-    for method in ["fork server", "spawn"] {
-        within(LIMIT, move || body(method));
-    }
-}
-
 /// Counts what panics print, wherever they happen.
 fn panics_told(ended: &Ended) -> usize {
     ended.stderr.matches("panicked at").count()
 }
 
-#[test]
-fn killed_while_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
-        let busy = Busy::start("sleeps", method);
-        busy.running.signal(Signal::SIGKILL);
-        assert_eq!(busy.end().status.signal(), Some(9));
-    });
-}
+each_method!(killed_while_workers_work_it_leaves_nothing, |method| {
+    let busy = Busy::start("sleeps", method);
+    busy.running.signal(Signal::SIGKILL);
+    assert_eq!(busy.end().status.signal(), Some(9));
+});
 
-#[test]
-fn killed_while_workers_idle_it_leaves_nothing() {
-    by_each_method(|method| {
-        let busy = Busy::start("idles", method);
-        busy.running.signal(Signal::SIGKILL);
-        assert_eq!(busy.end().status.signal(), Some(9));
-    });
-}
+each_method!(killed_while_workers_idle_it_leaves_nothing, |method| {
+    let busy = Busy::start("idles", method);
+    busy.running.signal(Signal::SIGKILL);
+    assert_eq!(busy.end().status.signal(), Some(9));
+});
 
-#[test]
-fn killed_while_pools_inside_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
+each_method!(
+    killed_while_pools_inside_workers_work_it_leaves_nothing,
+    |method| {
         let busy = Busy::start("nests", method);
         busy.running.signal(Signal::SIGKILL);
         assert_eq!(busy.end().status.signal(), Some(9));
-    });
-}
+    }
+);
 
-#[test]
-fn terminated_while_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
-        let busy = Busy::start("sleeps", method);
-        busy.running.signal(Signal::SIGTERM);
-        let ended = busy.end();
-        assert_eq!(ended.status.signal(), Some(15));
-        assert_eq!(panics_told(&ended), 0, "{ended:?}");
-    });
-}
+each_method!(terminated_while_workers_work_it_leaves_nothing, |method| {
+    let busy = Busy::start("sleeps", method);
+    busy.running.signal(Signal::SIGTERM);
+    let ended = busy.end();
+    assert_eq!(ended.status.signal(), Some(15));
+    assert_eq!(panics_told(&ended), 0, "{ended:?}");
+});
 
-#[test]
-fn aborted_while_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
-        let mut busy = Busy::start("aborts", method);
-        busy.running.write("now\n");
-        assert_eq!(busy.end().status.signal(), Some(6));
-    });
-}
+each_method!(aborted_while_workers_work_it_leaves_nothing, |method| {
+    let mut busy = Busy::start("aborts", method);
+    busy.running.write("now\n");
+    assert_eq!(busy.end().status.signal(), Some(6));
+});
 
-#[test]
-fn panicked_while_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
-        let mut busy = Busy::start("panics", method);
-        busy.running.write("now\n");
-        let ended = busy.end();
-        assert_eq!(ended.status.code(), Some(101));
-        assert_eq!(panics_told(&ended), 1, "its own only: {ended:?}");
-    });
-}
+each_method!(panicked_while_workers_work_it_leaves_nothing, |method| {
+    let mut busy = Busy::start("panics", method);
+    busy.running.write("now\n");
+    let ended = busy.end();
+    assert_eq!(ended.status.code(), Some(101));
+    assert_eq!(panics_told(&ended), 1, "its own only: {ended:?}");
+});
 
-#[test]
-fn exited_while_workers_work_it_leaves_nothing() {
-    by_each_method(|method| {
-        let mut busy = Busy::start("exits", method);
-        busy.running.write("now\n");
-        assert_eq!(busy.end().status.code(), Some(5));
-    });
-}
+each_method!(exited_while_workers_work_it_leaves_nothing, |method| {
+    let mut busy = Busy::start("exits", method);
+    busy.running.write("now\n");
+    assert_eq!(busy.end().status.code(), Some(5));
+});
 
-#[test]
-fn interrupted_with_its_whole_group_it_ends_at_once_and_quietly() {
-    by_each_method(|method| {
+each_method!(
+    interrupted_with_its_whole_group_it_ends_at_once_and_quietly,
+    |method| {
         let busy = Busy::start("sleeps", method);
         busy.running.signal_group(Signal::SIGINT);
         let ended = busy.end();
         assert_eq!(ended.status.signal(), Some(2));
         assert_eq!(ended.stderr, "", "no storm of traces from the workers");
-    });
-}
+    }
+);
 
-#[test]
-fn interrupted_while_idle_with_its_whole_group_it_ends_at_once_and_quietly() {
-    by_each_method(|method| {
+each_method!(
+    interrupted_while_idle_with_its_whole_group_it_ends_at_once_and_quietly,
+    |method| {
         let busy = Busy::start("idles", method);
         busy.running.signal_group(Signal::SIGINT);
         let ended = busy.end();
         assert_eq!(ended.status.signal(), Some(2));
         assert_eq!(ended.stderr, "");
-    });
-}
+    }
+);
 
 /// Starts the application from a copy, does something to the copy, and has the application start more processes.
-fn with_changed_executable(act: &str, method: &str, change: fn(&Path)) {
+fn with_changed_executable(act: &str, method: StartMethod, change: fn(&Path)) {
     let directory = tempfile::tempdir().unwrap();
     let executable = copy_of_this_binary(directory.path());
     let mut ear = Ear::new();
-    let role = format!("{act} by {method}");
+    let role = role_of(act, method);
     let mut running = Application::of(&executable, "application", &role)
         .env("EAR", ear.path())
         .piped_stdin()
@@ -332,33 +304,30 @@ fn replace(executable: &Path) {
     fs::rename(other, executable).unwrap();
 }
 
-#[test]
-fn with_its_executable_deleted_it_still_starts_processes() {
-    by_each_method(|method| {
+each_method!(
+    with_its_executable_deleted_it_still_starts_processes,
+    |method| {
         for act in ["goes on", "begins late"] {
             with_changed_executable(act, method, |executable| {
                 fs::remove_file(executable).unwrap()
             });
         }
-    });
-}
+    }
+);
 
-#[test]
-fn with_its_executable_replaced_it_still_starts_processes() {
-    by_each_method(|method| {
+each_method!(
+    with_its_executable_replaced_it_still_starts_processes,
+    |method| {
         for act in ["goes on", "begins late"] {
             with_changed_executable(act, method, replace);
         }
-    });
-}
+    }
+);
 
-#[test]
-fn with_its_folder_gone_it_still_starts_processes() {
-    by_each_method(|method| {
-        for act in ["goes on", "begins late"] {
-            with_changed_executable(act, method, |executable| {
-                fs::remove_dir_all(executable.parent().unwrap()).unwrap()
-            });
-        }
-    });
-}
+each_method!(with_its_folder_gone_it_still_starts_processes, |method| {
+    for act in ["goes on", "begins late"] {
+        with_changed_executable(act, method, |executable| {
+            fs::remove_dir_all(executable.parent().unwrap()).unwrap()
+        });
+    }
+});

@@ -194,7 +194,7 @@ each_method_alone!(an_item_that_panics_while_it_panics_is_a_crash, |method| {
         }
     }
     let error = item_three(method, |(log, item)| {
-        let _guard = (item == 3).then_some(PanicsOnDrop);
+        let _guard = (item == 3).then(|| PanicsOnDrop);
         if begin(&log, item) {
             panic!("the first");
         }
@@ -299,5 +299,19 @@ each_method_alone!(
                     .unwrap()
                     .starts_with("long long long ")
         );
+    }
+);
+
+each_method_alone!(
+    an_error_is_told_in_one_line_whatever_the_panic_said,
+    |method| {
+        let error = item_three(method, |(log, item)| {
+            if begin(&log, item) {
+                panic!("first\nsecond\r\nthird")
+            } else {
+                item * 10
+            }
+        });
+        assert_eq!(error.panic_message(), Some("first\nsecond\r\nthird"));
     }
 );

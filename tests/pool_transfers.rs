@@ -4,27 +4,29 @@
 
 mod common;
 
+use common::census::{family, wait_until_gone};
 use common::meet::{Ear, Gate, pass, say};
 use common::{LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
 use multiprocess::TaskErrorKind;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
-/// Resident pages of this process, in bytes.
+/// What this process has in memory.
 fn resident_bytes() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    statm
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * 4096
+    resident_bytes_of(std::process::id())
+}
+
+/// What a process has in memory; nothing when it is gone.
+fn resident_bytes_of(pid: u32) -> usize {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).unwrap_or("0");
+    pages.parse::<usize>().unwrap() * 4096
 }
 
 /// Kills this process from a thread of its own as soon as its memory has grown by this much. That is an event, but one
@@ -127,6 +129,7 @@ each_method_alone!(
             let pool = pool(method, 2);
             let gate = Gate::new();
             let ear = Ear::new();
+            let workers = pool.worker_pids();
             // Both workers watch themselves: each is held until the other has begun.
             arm_both(&pool, ear, &gate, grown * MIB);
             let items = (0..8_u8).map(|item| {
@@ -145,7 +148,14 @@ each_method_alone!(
             for (item, result) in (0..).zip(results) {
                 match result {
                     // Item 3 is not done over: who received part of it died of it.
-                    Ok(answer) => assert_eq!(answer, (item, 10)),
+                    Ok(answer) => {
+                        assert_eq!(
+                            answer,
+                            (item, 10),
+                            "{workers:?}, now {:?}",
+                            pool.worker_pids()
+                        );
+                    }
                     Err(error) => {
                         assert_eq!(
                             (error.item(), error.kind(), item),
@@ -178,6 +188,50 @@ fn arm_both(pool: &multiprocess::Pool, mut ear: Ear, gate: &Gate, bytes: usize) 
         arming.join().unwrap().unwrap();
     });
 }
+
+each_method_alone!(
+    an_argument_whose_arrival_kills_every_worker_is_a_crash_in_the_end,
+    LONG_LIMIT,
+    |method| {
+        const PATIENCE: usize = 30;
+        let pool = pool(method, 2);
+        let (kills, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            // As the kernel does when memory runs out: whoever holds too much is killed, replacements like the first.
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) && kills.load(Ordering::SeqCst) < PATIENCE {
+                    for process in family(std::process::id(), None) {
+                        if process.lives() && resident_bytes_of(process.pid) > 80 * MIB {
+                            kill_hard(process.pid);
+                            wait_until_gone(&process);
+                            kills.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let items = (0..8_u8).map(|item| vec![item; if item == 3 { 200 * MIB } else { 10 }]);
+            let results: Vec<_> = pool.imap(items, |bytes| (bytes[0], bytes.len())).collect();
+            is_over.store(true, Ordering::SeqCst);
+            let kills = kills.load(Ordering::SeqCst);
+            assert!(
+                kills < PATIENCE,
+                "sent again and again, to {kills} workers that died of it"
+            );
+            assert_eq!(results.len(), 8);
+            for (item, result) in (0..).zip(results) {
+                match result {
+                    Ok(answer) => assert_eq!(answer, (item, 10), "{kills} kills"),
+                    Err(error) => assert_eq!(
+                        (error.item(), error.kind(), item),
+                        (Some(3), TaskErrorKind::Crash, 3)
+                    ),
+                }
+            }
+        });
+        assert_serves(&pool);
+    }
+);
 
 each_method_alone!(
     large_arguments_in_a_row_on_one_worker_are_all_served,

@@ -5,12 +5,12 @@
 
 mod common;
 
-use common::alone::{Application, role};
+use common::alone::{Application, act_and_method, role, role_of};
 use common::census::{ProcessInfo, poll, process, wait_until_gone};
 use common::meet::{Ear, Gate, pass, say};
 use common::unsafely::set_environment;
-use common::{LIMIT, each_method_alone, within};
-use multiprocess::{Process, StartMethod, current_process};
+use common::{LIMIT, each_method, each_method_alone};
+use multiprocess::{Process, current_process};
 use nix::sys::signal::Signal;
 use std::env;
 use std::io::Read;
@@ -148,12 +148,7 @@ each_method_alone!(signals_are_not_blocked_in_it, |method| {
 #[test]
 fn application() {
     let Some(role) = role() else { return };
-    let (act, method) = role.split_once(" by ").unwrap();
-    let method = if method == "spawn" {
-        StartMethod::Spawn
-    } else {
-        StartMethod::ForkServer
-    };
+    let (act, method) = act_and_method(&role);
     let path = |name: &str| PathBuf::from(env::var_os(name).unwrap());
     let wait_at_gate = |(ear, gate): (PathBuf, PathBuf)| {
         say(&ear, std::process::id());
@@ -185,8 +180,8 @@ fn application() {
                     .is_panic()
             );
         }
-        "leaves a daemon" | "leaves a non-daemon" | "dies with both" => {
-            if act != "leaves a non-daemon" {
+        "leaves a daemon" | "leaves a non-daemon" | "keeps a non-daemon" | "dies with both" => {
+            if matches!(act, "leaves a daemon" | "dies with both") {
                 let paths = (path("EAR"), path("GATE"));
                 drop(Process::builder().start_method(method).daemon(true).spawn(
                     paths,
@@ -198,12 +193,13 @@ fn application() {
             }
             if act != "leaves a daemon" {
                 let paths = (path("EAR"), path("GATE"));
-                drop(
-                    Process::builder()
-                        .start_method(method)
-                        .spawn(paths, wait_at_gate)
-                        .unwrap(),
-                );
+                let process = Process::builder()
+                    .start_method(method)
+                    .spawn(paths, wait_at_gate)
+                    .unwrap();
+                if act == "keeps a non-daemon" {
+                    std::mem::forget(process);
+                }
             }
             if act == "dies with both" {
                 pass(&path("NEVER"));
@@ -214,17 +210,10 @@ fn application() {
     }
 }
 
-/// Runs `body` for both methods.
-fn by_each_method(body: fn(&str)) {
-    for method in ["fork server", "spawn"] {
-        within(LIMIT, move || body(method));
-    }
-}
-
-#[test]
-fn standard_input_and_output_are_those_of_the_parent() {
-    by_each_method(|method| {
-        let mut running = Application::new("application", &format!("talks by {method}"))
+each_method!(
+    standard_input_and_output_are_those_of_the_parent,
+    |method| {
+        let mut running = Application::new("application", &role_of("talks", method))
             .piped_stdin()
             .start();
         running.write("hello");
@@ -240,74 +229,79 @@ fn standard_input_and_output_are_those_of_the_parent() {
             "what it printed is flushed: {ended:?}"
         );
         ended.assert_nothing_left();
-    });
+    }
+);
+
+each_method!(a_panic_is_told_on_stderr_once, |method| {
+    let ended = Application::new("application", &role_of("panics", method))
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(
+        ended.stderr.matches("the child's complaint").count(),
+        1,
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("tests/process_setting.rs:"),
+        "{ended:?}"
+    );
+    ended.assert_nothing_left();
+});
+
+each_method!(a_daemon_is_ended_with_the_program, |method| {
+    let (mut ear, gate) = (Ear::new(), Gate::new());
+    let role = role_of("leaves a daemon", method);
+    let running = Application::new("application", &role)
+        .env("EAR", ear.path())
+        .env("GATE", gate.path())
+        .start();
+    let ended = running.wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_nothing_left();
+    // It may have been ended before it said anything.
+    say(&ear.path(), 0);
+    let _ = ear.hear_number();
+});
+
+each_method!(
+    a_non_daemon_is_waited_for_at_the_end_of_the_program,
+    |method| {
+        assert_waits_for_non_daemon(&role_of("keeps a non-daemon", method));
+    }
+);
+
+each_method!(
+    a_detached_non_daemon_is_waited_for_at_the_end_of_the_program,
+    |method| {
+        assert_waits_for_non_daemon(&role_of("leaves a non-daemon", method));
+    }
+);
+
+fn assert_waits_for_non_daemon(role: &str) {
+    let (mut ear, gate) = (Ear::new(), Gate::new());
+    let running = Application::new("application", role)
+        .env("EAR", ear.path())
+        .env("GATE", gate.path())
+        .start();
+    let child = process(ear.hear_number()).unwrap();
+    let parent = process(running.pid()).unwrap();
+    // An absence cannot be met on an event: for a moment, neither ends.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!child.is_gone(), "the process ended");
+    assert!(!parent.is_gone(), "the program did not wait");
+    gate.let_through(1);
+    let ended = running.wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ear.hear(), "non-daemon done");
+    ended.assert_nothing_left();
 }
 
-#[test]
-fn a_panic_is_told_on_stderr_once() {
-    by_each_method(|method| {
-        let ended = Application::new("application", &format!("panics by {method}"))
-            .start()
-            .wait(LIMIT);
-        assert!(ended.status.success(), "{ended:?}");
-        assert_eq!(
-            ended.stderr.matches("the child's complaint").count(),
-            1,
-            "{ended:?}"
-        );
-        assert!(
-            ended.stderr.contains("tests/process_setting.rs:"),
-            "{ended:?}"
-        );
-        ended.assert_nothing_left();
-    });
-}
-
-#[test]
-fn a_daemon_is_ended_with_the_program() {
-    by_each_method(|method| {
-        let (mut ear, gate) = (Ear::new(), Gate::new());
-        let role = format!("leaves a daemon by {method}");
-        let running = Application::new("application", &role)
-            .env("EAR", ear.path())
-            .env("GATE", gate.path())
-            .start();
-        let ended = running.wait(LIMIT);
-        assert!(ended.status.success(), "{ended:?}");
-        ended.assert_nothing_left();
-        // It may have been ended before it said anything.
-        say(&ear.path(), 0);
-        let _ = ear.hear_number();
-    });
-}
-
-#[test]
-fn a_non_daemon_is_waited_for_at_the_end_of_the_program() {
-    by_each_method(|method| {
-        let (mut ear, gate) = (Ear::new(), Gate::new());
-        let role = format!("leaves a non-daemon by {method}");
-        let running = Application::new("application", &role)
-            .env("EAR", ear.path())
-            .env("GATE", gate.path())
-            .start();
-        let child = process(ear.hear_number()).unwrap();
-        let parent = process(running.pid()).unwrap();
-        // An absence cannot be met on an event: for a moment, neither ends.
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        assert!(!parent.is_gone() && !child.is_gone());
-        gate.let_through(1);
-        let ended = running.wait(LIMIT);
-        assert!(ended.status.success(), "{ended:?}");
-        assert_eq!(ear.hear(), "non-daemon done");
-        ended.assert_nothing_left();
-    });
-}
-
-#[test]
-fn a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not() {
-    by_each_method(|method| {
+each_method!(
+    a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not,
+    |method| {
         let (mut ear, gate, never) = (Ear::new(), Gate::new(), Gate::new());
-        let running = Application::new("application", &format!("dies with both by {method}"))
+        let running = Application::new("application", &role_of("dies with both", method))
             .env("EAR", ear.path())
             .env("GATE", gate.path())
             .env("NEVER", never.path())
@@ -328,5 +322,5 @@ fn a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not() {
         assert_eq!(ear.hear(), "non-daemon done");
         wait_until_gone(&left[0]);
         ended.assert_nothing_left();
-    });
-}
+    }
+);

@@ -1,6 +1,8 @@
 //! A forked process that runs one function and dies with its parent.
 
+use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -35,6 +37,16 @@ impl Child {
                 unreachable!("the process has ended")
             }
         }
+    }
+
+    /// How long it has run, and how long it was ready to run while others ran in its place.
+    pub(crate) fn ran_and_waited(&self) -> (Duration, Duration) {
+        let counts = fs::read_to_string(format!("/proc/{}/schedstat", self.pid)).unwrap();
+        let mut nanos = counts
+            .split_whitespace()
+            .map(|count| count.parse().unwrap());
+        let mut next = || Duration::from_nanos(nanos.next().unwrap_or_default());
+        (next(), next())
     }
 }
 

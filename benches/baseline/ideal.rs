@@ -24,7 +24,7 @@ pub(crate) struct Halves {
     orders: Shared<Orders>,
     items: Buffer<u64>,
     len: usize,
-    _helpers: [Child; 2],
+    helpers: [Child; 2],
 }
 
 /// What the helpers are to do, and what they say.
@@ -59,7 +59,7 @@ impl Halves {
             orders,
             items,
             len,
-            _helpers: helpers,
+            helpers,
         }
     }
 
@@ -85,6 +85,20 @@ impl Halves {
     /// Has each helper burn `units` for every one of its half of `items`.
     pub(crate) fn burn(&self, items: usize, units: u64) -> Duration {
         self.run(BURN, items, units)
+    }
+
+    /// The part of their time that the helpers were kept waiting for a processor: next to nothing
+    /// on a quiet machine. Where it is more, the slower half waits for strangers, and neither this
+    /// is a limit nor are the times of anybody else to be compared.
+    pub(crate) fn kept_waiting(&self) -> f64 {
+        let mut ran = Duration::ZERO;
+        let mut waited = Duration::ZERO;
+        for helper in &self.helpers {
+            let (more_ran, more_waited) = helper.ran_and_waited();
+            ran += more_ran;
+            waited += more_waited;
+        }
+        waited.as_secs_f64() / (ran + waited).as_secs_f64()
     }
 
     fn run(&self, kind: u32, items: usize, units: u64) -> Duration {

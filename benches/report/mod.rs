@@ -98,8 +98,7 @@ impl fmt::Display for Line<'_> {
                 .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
             write!(f, " {ratio:>7} |")?;
         }
-        let verdict = if self.keeps_bar() { "ok" } else { "missed" };
-        write!(f, " {:<15} | {verdict:<6} |", self.bar.to_string())
+        write!(f, " {:<15} |", self.bar.to_string())
     }
 }
 
@@ -120,19 +119,22 @@ pub(crate) fn measure(lines: &mut [Line<'_>], rounds: usize) {
     }
 }
 
-/// Prints the table.
-pub(crate) fn print<'a>(lines: impl IntoIterator<Item = &'a Line<'a>>) {
+/// Prints the table, its verdicts with a question mark where the machine was busy with other
+/// things.
+pub(crate) fn print<'a>(lines: impl IntoIterator<Item = &'a Line<'a>>, busy: bool) {
+    let doubt = if busy { "?" } else { "" };
     let header = ["ours", "limit", "rayon"]
         .map(|column| format!(" {column:>19} |"))
         .concat();
     println!(
-        "| {:<35} |{header} x limit | x rayon | {:<15} | {:<6} |",
+        "| {:<35} |{header} x limit | x rayon | {:<15} | {:<7} |",
         "job, 2 workers", "bar", ""
     );
-    let rules = [37, 21, 21, 21, 9, 9, 17, 8].map(|width| "-".repeat(width));
+    let rules = [37, 21, 21, 21, 9, 9, 17, 9].map(|width| "-".repeat(width));
     println!("|{}|", rules.join("|"));
     for line in lines {
-        println!("{line}");
+        let verdict = if line.keeps_bar() { "ok" } else { "missed" };
+        println!("{line} {:<7} |", format!("{verdict}{doubt}"));
     }
 }
 

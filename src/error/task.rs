@@ -178,7 +178,8 @@ impl fmt::Display for TaskError {
             write!(f, "item {item}: ")?;
         }
         let type_name = account.type_name.as_deref().unwrap_or("value");
-        let message = account.message.as_str();
+        // One line, whatever was said.
+        let message = account.message.replace(['\r', '\n'], " ");
         match account.kind {
             TaskErrorKind::Panic => {
                 write!(f, "the function panicked")?;

@@ -17,7 +17,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::pool::dispatch::{Action, Dispatcher, JobId, Piece};
-use crate::pool::protocol::{Permission, from_worker, to_worker};
+use crate::pool::protocol::{Permission, Share, from_worker, to_worker};
 use crate::pool::staff::{Body, Slot, Staff};
 use crate::shm::Spin;
 use crate::sys::function::FunctionId;
@@ -496,7 +496,14 @@ impl Core {
             return false;
         };
         let permitted = worker.sent - skips;
-        match Permission(worker.link.shared_word()).revoke(permitted, held, all) {
+        let share = if all {
+            Share::All
+        } else {
+            Share::Half {
+                kept: worker.items_in_transfer(),
+            }
+        };
+        match Permission(worker.link.shared_word()).revoke(permitted, held, share) {
             None => {
                 self.staff.dismiss(index);
                 false

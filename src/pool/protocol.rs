@@ -36,6 +36,16 @@ pub(crate) mod from_worker {
     pub(crate) const SKIPPED: u32 = 3;
 }
 
+/// How much of what a worker has not begun is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    All,
+    /// Half of it, but for the first `kept` items that the worker holds: it is taking these in already.
+    Half {
+        kept: usize,
+    },
+}
+
 /// The permission word of a link.
 #[derive(Debug)]
 pub(crate) struct Permission<'a>(pub(crate) &'a AtomicU64);
@@ -60,12 +70,12 @@ impl Permission<'_> {
         self.change(|end, place| (end.wrapping_add(count as u32), place));
     }
 
-    /// Parent: takes back what was not begun, of `held` items that end at ticket `permitted`: all, or half of it. Returns how
-    /// many items that is; `None` if the word is nothing that a sound worker leaves there.
+    /// Parent: takes back what was not begun, of `held` items that end at ticket `permitted`: half of it, but for the first
+    /// `kept` of them, or all. Returns how many items that is; `None` if the word is nothing that a sound worker leaves there.
     ///
     /// This may be done again before the worker has passed over what was taken back first: it begins to only when its place
     /// is at the end, and then there is nothing left to take back.
-    pub(crate) fn revoke(&self, permitted: u64, held: usize, all: bool) -> Option<usize> {
+    pub(crate) fn revoke(&self, permitted: u64, held: usize, share: Share) -> Option<usize> {
         let mut revoked = Some(0);
         self.change(|end, place| {
             let free = end.wrapping_sub(place);
@@ -73,7 +83,10 @@ impl Permission<'_> {
                 revoked = None;
                 return (end, place);
             }
-            let taken = if all { free } else { free.div_ceil(2) };
+            let taken = match share {
+                Share::All => free,
+                Share::Half { kept } => free.min((held - kept.min(held)) as u32).div_ceil(2),
+            };
             revoked = Some(taken as usize);
             (end.wrapping_sub(taken), place)
         });
@@ -132,7 +145,15 @@ mod tests {
                     std::hint::spin_loop();
                 }
                 let taken = Permission(&word)
-                    .revoke(base + 1000, 1000, round % 3 == 0)
+                    .revoke(
+                        base + 1000,
+                        1000,
+                        if round % 3 == 0 {
+                            Share::All
+                        } else {
+                            Share::Half { kept: 9 }
+                        },
+                    )
                     .unwrap();
                 (worker.join().unwrap(), taken as u64)
             });
@@ -143,9 +164,9 @@ mod tests {
     #[test]
     fn a_word_that_makes_no_sense_is_told() {
         let word = AtomicU64::new(u64::MAX);
-        assert_eq!(Permission(&word).revoke(10, 10, true), None);
+        assert_eq!(Permission(&word).revoke(10, 10, Share::All), None);
         let word = AtomicU64::new(10 << 32);
-        assert_eq!(Permission(&word).revoke(10, 5, true), None);
+        assert_eq!(Permission(&word).revoke(10, 5, Share::All), None);
         assert_eq!(Permission(&word).claim(3, 5), 0);
     }
 }

@@ -62,6 +62,8 @@ struct Outgoing {
     header: Header,
     body: Body,
     sent: usize,
+    /// Where in the stream of bytes it began, once it has.
+    start: u64,
 }
 
 /// The body of a message to a worker, shared with whoever may have to send it again.
@@ -87,7 +89,8 @@ impl Body {
 pub(crate) struct End {
     pub(crate) pid: u32,
     pub(crate) status: Option<ExitStatus>,
-    /// How many items it had begun and finished without telling, before the one that it was at; `None` if it was at none.
+    /// How many items it had begun and finished without telling, before the one that it was at or was taking in; `None` if
+    /// it was at none.
     pub(crate) begun: Option<usize>,
     /// Whether it ever ran, and whether it had finished any item.
     pub(crate) was_started: bool,
@@ -126,6 +129,7 @@ impl Worker {
             header,
             body,
             sent: 0,
+            start: 0,
         });
     }
 
@@ -137,11 +141,37 @@ impl Worker {
         }
     }
 
+    /// Whether it was in the middle of taking in the items that are next for it.
+    fn was_receiving(&self) -> bool {
+        let (_, taken) = self.link.positions();
+        self.outgoing.front().is_some_and(|front| {
+            let is_next = front.header.words[1] == self.resolved;
+            front.header.kind == to_worker::CHUNK
+                && is_next
+                && front.sent > 0
+                && taken > front.start
+        })
+    }
+
+    /// How many of its next items end with those of a message that is being sent.
+    pub(crate) fn items_in_transfer(&self) -> usize {
+        match self.outgoing.front() {
+            Some(front) if front.header.kind == to_worker::CHUNK && front.sent > 0 => {
+                let end = front.header.words[1] + u64::from(front.header.count);
+                end.saturating_sub(self.resolved) as usize
+            }
+            _ => 0,
+        }
+    }
+
     fn send_queued(&mut self) -> Result<(), LinkError> {
         if self.outgoing.is_empty() {
             return Ok(());
         }
         while let Some(front) = self.outgoing.front_mut() {
+            if front.sent == 0 {
+                (front.start, _) = self.link.positions();
+            }
             if !self
                 .link
                 .try_send(&front.header, front.body.bytes(), &mut front.sent)?
@@ -317,7 +347,8 @@ impl Staff {
             .checked_sub(1)
             .and_then(|ticket| ticket.checked_sub(worker.resolved))
             .and_then(|begun| usize::try_from(begun).ok())
-            .filter(|&begun| begun < held);
+            .filter(|&begun| begun < held)
+            .or_else(|| (held > 0 && worker.was_receiving()).then_some(0));
         let was_useful = worker.resolved > 0;
         let pid = worker.pid();
         let status = match worker.process {

@@ -196,6 +196,11 @@ impl Duplex {
         self.capacity - (self.tail - self.peer_head)
     }
 
+    /// Bytes that were put in all, and of these, what the other says that it has taken.
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        (self.tail, self.peer.load(HEAD, Ordering::Acquire))
+    }
+
     /// Bytes that can be put now.
     pub(crate) fn look_for_room(&mut self) -> Result<usize, Corrupt> {
         let head = self.peer.load(HEAD, Ordering::Acquire);

@@ -115,6 +115,11 @@ impl Link {
         self.ring.peer_note()
     }
 
+    /// How many bytes were put in all, and how many of these the other side says that it has taken.
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        self.ring.positions()
+    }
+
     /// Readable when there is a doorbell or the other process is gone.
     pub(crate) fn news(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -186,6 +191,10 @@ impl Link {
                         header,
                         body: Vec::new(),
                     });
+                    if header.length >= self.ring.capacity() as u64 / 8 {
+                        // From here on the other side knows that we are taking it in.
+                        self.give_room_back()?;
+                    }
                 }
                 continue;
             };

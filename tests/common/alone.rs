@@ -2,6 +2,7 @@
 
 use super::census::{self, ProcessInfo};
 use super::{pid_of, within};
+use multiprocess::StartMethod;
 use nix::sys::signal::{Signal, kill, killpg};
 use std::env;
 use std::fs::File;
@@ -36,6 +37,24 @@ pub(crate) fn test_path(module: &str, function: &str) -> String {
 /// What this process was started to be; nothing in an ordinary test run.
 pub(crate) fn role() -> Option<String> {
     env::var(ROLE).ok().filter(|role| role != ALONE)
+}
+
+/// The role of an application that does something by a start method.
+pub(crate) fn role_of(act: &str, method: StartMethod) -> String {
+    format!("{act} by {method:?}")
+}
+
+/// Takes apart what [`role_of`] made.
+pub(crate) fn act_and_method(role: &str) -> (&str, StartMethod) {
+    let (act, method) = role.split_once(" by ").unwrap();
+    let methods = [StartMethod::ForkServer, StartMethod::Spawn];
+    (
+        act,
+        methods
+            .into_iter()
+            .find(|one| format!("{one:?}") == method)
+            .unwrap(),
+    )
 }
 
 /// The mark that this process and all its descendants carry, when it was started from here.
