@@ -291,7 +291,7 @@ impl Staff {
                 Ok(()) => {
                     if let State::Running(child) = &worker.process {
                         let number = number_of(slot.generation, index, News::End);
-                        slot.has_ended |= self.watch.add(child.sentinel(), number).is_err();
+                        slot.has_ended |= self.watch.add(child.process().as_fd(), number).is_err();
                     }
                 }
             }

@@ -15,7 +15,7 @@ use crate::sys::socket::{self, Patience};
 use crate::sys::{hook, signal};
 use crate::wire::record::{self, Record};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 hook::before_main!(serve_if_child);
@@ -68,13 +68,15 @@ fn serve() -> ! {
     };
     match accept(number, nonce) {
         Err(error) => refuse(&error.to_string()),
-        Ok(Accepted::Server(socket, application)) => server::serve(socket, application),
+        Ok(Accepted::Server(socket, application, lifeline)) => {
+            server::serve(socket, application, lifeline)
+        }
         Ok(Accepted::Process(entrance)) => entrance.run(),
     }
 }
 
 enum Accepted {
-    Server(std::os::fd::OwnedFd, PidFd),
+    Server(OwnedFd, PidFd, OwnedFd),
     Process(Box<Entrance>),
 }
 
@@ -95,9 +97,14 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     signal::report_stack_overflow()?;
     match head.role {
         Role::Server { application: _ } => {
-            let application = descriptors.into_iter().next();
-            let application = application.ok_or_else(|| invalid("whose server is not said"))?;
-            Ok(Accepted::Server(socket, PidFd::adopt(application)))
+            let mut descriptors = descriptors.into_iter();
+            match (descriptors.next(), descriptors.next()) {
+                (Some(application), Some(lifeline)) => {
+                    let application = PidFd::adopt(application);
+                    Ok(Accepted::Server(socket, application, lifeline))
+                }
+                _ => Err(invalid("whose server is not said")),
+            }
         }
         Role::Process(request) => {
             let rest = Record {

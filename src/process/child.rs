@@ -13,7 +13,7 @@ use crate::sys::socket::Patience;
 use crate::task::Returned;
 use crate::wire::record;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Starting {
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: u32,
-    process: PidFd,
+    process: Arc<PidFd>,
     status: OwnedFd,
     server: Arc<PidFd>,
     returned: Option<Returned>,
@@ -70,7 +70,7 @@ impl Starting {
                     (News::Started { pid }, Some(process)) => {
                         return Ok(Child {
                             pid,
-                            process: PidFd::adopt(process),
+                            process: Arc::new(PidFd::adopt(process)),
                             status: self.status,
                             server: self.server,
                             returned,
@@ -106,8 +106,7 @@ impl Child {
         self.pid
     }
 
-    /// Ends it at once; a no-op if it has ended.
-    pub(crate) fn process(&self) -> &PidFd {
+    pub(crate) fn process(&self) -> &Arc<PidFd> {
         &self.process
     }
 
@@ -115,11 +114,6 @@ impl Child {
     pub(crate) fn has_ended(&self) -> bool {
         let now = Deadline::after(std::time::Duration::ZERO);
         readable([self.process.as_fd()], now).is_ok_and(|[ended]| ended)
-    }
-
-    /// Readable when it has ended.
-    pub(crate) fn sentinel(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
     }
 
     /// Waits until it has ended or `deadline` passes; returns whether it has. Takes in what it returns meanwhile.

@@ -21,6 +21,7 @@ pub(crate) struct Entrance {
     pub(crate) status: OwnedFd,
     pub(crate) streams: [Option<OwnedFd>; 3],
     pub(crate) directory: Option<OwnedFd>,
+    pub(crate) lifeline: Option<OwnedFd>,
     pub(crate) call: Call,
 }
 
@@ -40,6 +41,11 @@ impl Entrance {
         } else {
             None
         };
+        let lifeline = if request.has_lifeline {
+            Some(descriptors.next()?)
+        } else {
+            None
+        };
         let call = Call {
             arguments: record.payload,
             descriptors: descriptors.collect(),
@@ -49,6 +55,7 @@ impl Entrance {
             status,
             streams,
             directory,
+            lifeline,
             call,
         })
     }
@@ -60,8 +67,11 @@ impl Entrance {
             status,
             streams,
             directory,
+            lifeline,
             call,
         } = self;
+        // Held until the process ends, by whatever way.
+        std::mem::forget(lifeline);
         if let Err(error) = settle(&request, streams, directory) {
             let said = format!("cannot become process {:?}: {error}", request.identity.name);
             eprintln!("multiprocess: {said}");

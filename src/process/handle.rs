@@ -6,6 +6,7 @@ use crate::process::child::Child;
 use crate::process::launcher::{self, Order};
 use crate::process::request::{Echo, StartMethod};
 use crate::sys::function::FunctionId;
+use crate::sys::pidfd::PidFd;
 use crate::task::{Portable, Stateless, describe_call, require_no_captures};
 use crate::wire::value;
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs a function in a process of its own, and holds what it returns.
@@ -36,7 +38,7 @@ pub struct Process<T = ()> {
     pid: u32,
     is_daemon: bool,
     child: Mutex<Child>,
-    sentinel: std::os::fd::OwnedFd,
+    process: Arc<PidFd>,
     result: PhantomData<fn() -> T>,
 }
 
@@ -141,10 +143,7 @@ impl<T> Process<T> {
 
     /// Tells whether the process is still running.
     pub fn is_alive(&self) -> bool {
-        matches!(
-            self.child.lock().wait(Deadline::after(Duration::ZERO)),
-            Ok(false)
-        )
+        !self.look()
     }
 
     /// Tells whether the process ends with this one.
@@ -154,9 +153,8 @@ impl<T> Process<T> {
 
     /// Returns how the process ended; `None` while it runs, and where nobody is left who knows.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        let mut child = self.child.lock();
-        let _told_by_wait = child.wait(Deadline::after(Duration::ZERO));
-        child.exit_status()
+        self.look();
+        self.child.lock().exit_status()
     }
 
     /// Waits until the process has ended, and says how. A second call returns the same at once.
@@ -186,9 +184,7 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn terminate(&self) -> Result<()> {
-        self.child
-            .lock()
-            .process()
+        self.process
             .terminate()
             .map_err(|error| self.failed("terminate", error))
     }
@@ -199,9 +195,7 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn interrupt(&self) -> Result<()> {
-        self.child
-            .lock()
-            .process()
+        self.process
             .interrupt()
             .map_err(|error| self.failed("interrupt", error))
     }
@@ -212,11 +206,15 @@ impl<T> Process<T> {
     ///
     /// Where the kernel refuses.
     pub fn kill(&self) -> Result<()> {
-        self.child
-            .lock()
-            .process()
+        self.process
             .kill()
             .map_err(|error| self.failed("kill", error))
+    }
+
+    /// Whether it has ended, without waiting for that.
+    fn look(&self) -> bool {
+        let now = Deadline::after(Duration::ZERO);
+        matches!(self.child.lock().wait(now), Ok(true))
     }
 
     fn wait_until(&mut self, deadline: Deadline) -> Result<Option<ExitStatus>> {
@@ -329,16 +327,12 @@ impl ProcessBuilder {
         let starting = launcher::start(order, &arguments, &[])?;
         let name = starting.name.clone();
         let child = starting.wait()?;
-        let operation = || format!("cannot hold process {name:?}");
-        let sentinel = child
-            .sentinel()
-            .try_clone_to_owned()
-            .map_err(|error| Error::io(operation(), error))?;
+        let process = Arc::clone(child.process());
         Ok(Process {
             pid: child.pid(),
             is_daemon: self.is_daemon,
             child: Mutex::new(child),
-            sentinel,
+            process,
             result: PhantomData,
             name,
         })
@@ -348,7 +342,7 @@ impl ProcessBuilder {
 impl<T> AsFd for Process<T> {
     /// Borrows a descriptor that is readable when the process has ended, for `poll` and its kin.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.sentinel.as_fd()
+        self.process.as_fd()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The application's side of starting processes: its fork server, started when first needed and again when it has died.
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::process::bootstrap;
 use crate::process::child::Starting;
@@ -8,6 +9,7 @@ use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
 use crate::process::server::image;
 use crate::sys::function::FunctionId;
 use crate::sys::pidfd::PidFd;
+use crate::sys::poll::readable;
 use crate::sys::{fork, identity, limits, socket};
 use crate::wire::record;
 use parking_lot::Mutex;
@@ -15,7 +17,8 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
+use std::time::Duration;
 
 /// A process that is wanted.
 #[derive(Debug)]
@@ -37,11 +40,45 @@ struct Server {
     pid: u32,
     process: Arc<PidFd>,
     requests: OwnedFd,
+    /// Closed at its other end when the server and all non-daemons that it has started have ended.
+    lifeline: OwnedFd,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
 }
 
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+
+/// Lifelines of servers that died while non-daemons may have run on, with who had started them.
+static OUTLIVING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
+
+/// At the normal end of the program (`main` returns or panics, `std::process::exit`): lets the server end, which kills the
+/// daemons, and waits for the other processes. After any other end, the server does its part, and the others run on.
+extern "C" fn settle() {
+    // Another thread that starts a process just now holds these for a moment only.
+    let patience = Duration::from_secs(1);
+    let (Some(mut server), Some(mut outliving)) = (
+        SERVER.try_lock_for(patience),
+        OUTLIVING.try_lock_for(patience),
+    ) else {
+        return;
+    };
+    let mut lifelines = std::mem::take(&mut *outliving);
+    if let Some(Server {
+        owner,
+        requests,
+        lifeline,
+        ..
+    }) = server.take()
+    {
+        drop(requests);
+        lifelines.push((owner, lifeline));
+    }
+    for (owner, lifeline) in lifelines {
+        if owner == identity::pid() {
+            let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
+        }
+    }
+}
 
 /// Asks for a process. `descriptors` are for the function, as are the encoded `arguments`.
 ///
@@ -75,6 +112,7 @@ pub(crate) fn start(
         server: 0,
         streams: [false; 3],
         has_directory: false,
+        has_lifeline: false,
         environment: None,
         variables: order.variables,
         stack_size: order.stack_size,
@@ -106,7 +144,9 @@ pub(crate) fn start(
             // The server has died since it was last needed: once more, with another.
             Err(error) if is_gone(&error) && !is_new => {
                 fork::reap(server.pid);
-                *slot = None;
+                if let Some(server) = slot.take() {
+                    OUTLIVING.lock().push((server.owner, server.lifeline));
+                }
             }
             Err(error) => return Err(failed(error)),
         }
@@ -128,12 +168,23 @@ impl Server {
             let why = "the program runs with more rights than its caller has";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
+        static AT_EXIT: Once = Once::new();
+        AT_EXIT.call_once(|| {
+            // Without it, processes are on their own at the end, as after any other end.
+            let _refused = identity::at_exit(settle);
+        });
         let owner = identity::pid();
         let nonce = identity::nonce()?;
         let ourselves = PidFd::open(owner)?;
         let (requests, theirs) = socket::record_pair()?;
         let hello = Hello::new(nonce, Role::Server { application: owner });
-        record::send(requests.as_fd(), &hello, &[], &[ourselves.as_fd()])?;
+        let (lifeline, held) = socket::pipe()?;
+        record::send(
+            requests.as_fd(),
+            &hello,
+            &[],
+            &[ourselves.as_fd(), held.as_fd()],
+        )?;
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
         let pid = image(&theirs, nonce, environment.clone())?;
@@ -143,6 +194,7 @@ impl Server {
             pid,
             process,
             requests,
+            lifeline,
             environment,
             directory,
         })

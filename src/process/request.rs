@@ -112,7 +112,7 @@ impl Hello {
 /// A process to be started. Its arguments are the record's payload.
 ///
 /// The record's descriptors are, in this order: the status socket; those standard streams that are open; the current
-/// directory, if it comes along; and those of the arguments.
+/// directory, if it comes along; the lifeline, likewise; and those of the arguments.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StartRequest {
     pub(crate) identity: Identity,
@@ -124,6 +124,8 @@ pub(crate) struct StartRequest {
     /// Which of standard input, output and error come along.
     pub(crate) streams: [bool; 3],
     pub(crate) has_directory: bool,
+    /// Whether the end of the lifeline comes along that a non-daemon holds until it ends. A forked one has it already.
+    pub(crate) has_lifeline: bool,
     /// The application's environment, where it differs from what the server was last told.
     pub(crate) environment: Option<Vec<(OsString, OsString)>>,
     /// Variables for this process alone.

@@ -31,6 +31,8 @@ use std::os::unix::process::ExitStatusExt;
 struct Server {
     requests: OwnedFd,
     application: PidFd,
+    /// Held by this process and by each non-daemon that it has started.
+    lifeline: OwnedFd,
     children: HashMap<u32, Tracked>,
     news: ChildNews,
 }
@@ -48,8 +50,8 @@ enum Next {
 }
 
 /// Serves the application on `requests` until it ends, then ends as well. Each child leaves by its own way.
-pub(crate) fn serve(requests: OwnedFd, application: PidFd) -> ! {
-    let child = match Server::prepare(requests, application).and_then(Server::run) {
+pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> ! {
+    let child = match Server::prepare(requests, application, lifeline).and_then(Server::run) {
         Ok(Some(child)) => child,
         Ok(None) => exit_now(0),
         Err(error) => {
@@ -61,7 +63,7 @@ pub(crate) fn serve(requests: OwnedFd, application: PidFd) -> ! {
 }
 
 impl Server {
-    fn prepare(requests: OwnedFd, application: PidFd) -> io::Result<Server> {
+    fn prepare(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> io::Result<Server> {
         // Ctrl-C is for the application to answer: this process ends when that one does.
         signal::ignore_interrupts()?;
         let news = ChildNews::open()?;
@@ -77,6 +79,7 @@ impl Server {
         Ok(Server {
             requests,
             application,
+            lifeline,
             children: HashMap::new(),
             news,
         })
@@ -137,9 +140,12 @@ impl Server {
             payload,
             descriptors,
         };
-        let Some(entrance) = Entrance::of(*request, rest) else {
+        let Some(mut entrance) = Entrance::of(*request, rest) else {
             return Next::Server;
         };
+        if !is_daemon {
+            entrance.lifeline = self.lifeline.try_clone().ok();
+        }
         let must_execute = identity::require_single_thread().is_err();
         let started = if entrance.request.method == StartMethod::Spawn || must_execute {
             execute(head, &entrance).map_err(|error| ("executing the program", error))
@@ -203,6 +209,7 @@ fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
     let nonce = identity::nonce()?;
     let request = StartRequest {
         environment: None,
+        has_lifeline: entrance.lifeline.is_some(),
         ..entrance.request.clone()
     };
     let hello = greeting.again(nonce, Role::Process(Box::new(request)));
@@ -210,6 +217,7 @@ fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
     let mut descriptors: Vec<BorrowedFd<'_>> = vec![entrance.status.as_fd()];
     descriptors.extend(entrance.streams.iter().flatten().map(AsFd::as_fd));
     descriptors.extend(entrance.directory.as_ref().map(AsFd::as_fd));
+    descriptors.extend(entrance.lifeline.as_ref().map(AsFd::as_fd));
     descriptors.extend(entrance.call.descriptors.iter().map(AsFd::as_fd));
     record::send(here.as_fd(), &hello, &entrance.call.arguments, &descriptors)?;
     image(&there, nonce, std::env::vars_os().collect())

@@ -121,6 +121,15 @@ pub(crate) fn require_single_thread() -> io::Result<()> {
     }
 }
 
+/// Has `handler` run when the process exits normally. It must not panic: that would abort.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> io::Result<()> {
+    // SAFETY: the handler is a function of this image, which stays as long as the process.
+    match unsafe { libc::atexit(handler) } {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::OutOfMemory.into()),
+    }
+}
+
 /// Ends the process here: no destructors, no flushing.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any code and does not return.

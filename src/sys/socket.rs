@@ -30,6 +30,12 @@ fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((above_streams(one)?, above_streams(other)?))
 }
 
+/// Makes a pipe: its end for reading, which closes when every copy of the other, for writing, has.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    Ok((above_streams(reader)?, above_streams(writer)?))
+}
+
 /// Moves a descriptor out of the numbers of the standard streams, where one of these was closed.
 fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > 2 {
