@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::census::Census;
-use common::{LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
+use common::census::{Census, poll, process};
+use common::{LIMIT, LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
 use multiprocess::Process;
 use std::fs;
 
@@ -100,12 +100,19 @@ each_method_alone!(
 
 each_method_alone!(three_hundred_crashes_leave_nothing, LONG_LIMIT, |method| {
     let pool = pool(method, 2);
+    let is_manned = || {
+        pool.worker_pids()
+            .into_iter()
+            .all(|pid| process(pid).is_some_and(|worker| worker.lives()))
+    };
     assert_steady(10, 300, || {
         assert!(
             pool.apply((), |()| kill_hard(std::process::id()))
                 .unwrap_err()
                 .is_crash()
-        )
+        );
+        // A replacement may still be on its way, and would be missing from the first count.
+        assert!(poll(LIMIT, is_manned, |manned| *manned));
     });
     assert_serves(&pool);
 });
