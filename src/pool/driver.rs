@@ -21,8 +21,8 @@ use crate::pool::protocol::{Permission, Share, from_worker, to_worker};
 use crate::pool::staff::{Body, Slot, Staff};
 use crate::shm::Spin;
 use crate::sys::function::FunctionId;
-use crate::sys::limits;
 use crate::sys::poll::{Wake, Watch};
+use crate::sys::{identity, limits};
 use crate::task::Received;
 use crate::wire::batch::{Batch, Lane};
 use crate::wire::{Header, Message, codec};
@@ -32,6 +32,12 @@ use std::sync::Arc;
 
 /// The number under which the wake-up descriptor is watched; workers have smaller ones.
 const WAKE: u64 = u64::MAX;
+
+/// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
+const STARTS_AT_ONCE: usize = 8;
+
+/// How many messages of one worker are taken in before the next worker's turn.
+const MESSAGES_AT_ONCE: usize = 256;
 
 /// What became of items.
 #[derive(Debug)]
@@ -66,6 +72,8 @@ pub(crate) enum Patience {
 #[derive(Debug)]
 pub(crate) struct Driver {
     core: Mutex<Core>,
+    /// The process that built the pool. One that was forked from it has no part in it.
+    owner: u32,
     followers: Condvar,
     wake: Wake,
     watch: Arc<Watch>,
@@ -115,6 +123,9 @@ impl Driver {
         for index in 0..core.staff.slots().len() {
             core.staff.hire(index)?;
             core.dispatcher.up(index);
+            if index % STARTS_AT_ONCE == STARTS_AT_ONCE - 1 {
+                core.staff.settle();
+            }
         }
         core.staff.settle();
         if core.staff.slots().iter().any(Slot::has_ended) {
@@ -123,6 +134,7 @@ impl Driver {
         let core = Mutex::new(core);
         Ok(Driver {
             core,
+            owner: identity::pid(),
             followers: Condvar::new(),
             wake,
             watch,
@@ -145,6 +157,7 @@ impl Driver {
             }
             core.hire_missing();
             core.staff.settle();
+            core.feed();
         }
         core.staff.pids()
     }
@@ -155,7 +168,14 @@ impl Driver {
         function: FunctionId,
         captures: Option<Arc<Vec<u8>>>,
         piece_items: Option<usize>,
-    ) -> JobId {
+    ) -> Result<JobId, TaskError> {
+        if self.owner != identity::pid() {
+            let why = format!(
+                "the pool belongs to process {}, from which this one was forked",
+                self.owner
+            );
+            return Err(TaskError::new(TaskErrorKind::System, why));
+        }
         let mut core = self.core.lock();
         core.hire_missing();
         let id = core.dispatcher.open(piece_items);
@@ -166,7 +186,7 @@ impl Driver {
             events: Vec::new(),
         };
         core.jobs.insert(id, job);
-        id
+        Ok(id)
     }
 
     /// Takes in a batch of a job's items and sends what the workers want of it.
@@ -195,9 +215,9 @@ impl Driver {
             .jobs
             .remove(&job)
             .is_some_and(|job| job.captures.is_some());
-        let mut actions = std::mem::take(&mut core.actions);
+        let mut actions = Vec::new();
         core.dispatcher.close(job, &mut actions);
-        core.actions = actions;
+        core.carry_out(&mut actions);
         if had_captures {
             core.staff.forget(job);
         }
@@ -250,9 +270,9 @@ impl Driver {
         if !core.prepare_sleep() {
             core.is_asleep = true;
             let watch = &self.watch;
-            let waited = MutexGuard::unlocked(core, || watch.wait(&mut news, Deadline::NEVER));
+            // It fails only where the set itself is gone; then the next round looks again.
+            let _ready = MutexGuard::unlocked(core, || watch.wait(&mut news, Deadline::NEVER));
             core.is_asleep = false;
-            debug_assert!(waited.is_ok(), "waiting for workers: {waited:?}");
         }
         core.wake_up();
         for &number in &news {
@@ -295,12 +315,14 @@ impl Core {
             }
         }
         self.feed();
-        has_news
+        has_news || self.staff.slots().iter().any(Slot::has_ended)
     }
 
     fn receive(&mut self, index: usize) -> bool {
         let mut has_news = false;
-        while let Some(worker) = self.staff.worker(index) {
+        // Whoever keeps up with this is left for the next round, so that the others have their turn.
+        let mut messages = 0..MESSAGES_AT_ONCE;
+        while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
             match worker.link.try_receive() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
@@ -395,7 +417,7 @@ impl Core {
             };
             self.tell(piece, told);
         }
-        if end.was_started && (end.was_useful || charged.is_some() || held > 0) {
+        if end.is_worth_replacing(held > 0 || charged.is_some()) {
             self.hire(index);
         }
         self.break_if_deserted();
@@ -422,6 +444,9 @@ impl Core {
         }
         let why = self.staff.refusal();
         for job in self.jobs.values_mut() {
+            if matches!(job.events.last(), Some(Event::Broken(_))) {
+                continue;
+            }
             job.events.push(Event::Broken(TaskError::new(
                 TaskErrorKind::System,
                 why.clone(),
@@ -434,13 +459,7 @@ impl Core {
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             self.dispatcher.feed(&mut actions);
-            let mut has_taken_back = false;
-            for action in actions.drain(..) {
-                match action {
-                    Action::Send { worker, piece } => self.send(worker, piece),
-                    Action::Revoke { worker, all } => has_taken_back |= self.revoke(worker, all),
-                }
-            }
+            let has_taken_back = self.carry_out(&mut actions);
             if !has_taken_back {
                 break;
             }
@@ -450,6 +469,18 @@ impl Core {
             self.break_if_deserted();
         }
         self.staff.send_queued();
+    }
+
+    /// Does what the dispatcher has decided; returns whether anything was taken back from a worker.
+    fn carry_out(&mut self, actions: &mut Vec<Action>) -> bool {
+        let mut has_taken_back = false;
+        for action in actions.drain(..) {
+            match action {
+                Action::Send { worker, piece } => self.send(worker, piece),
+                Action::Revoke { worker, all } => has_taken_back |= self.revoke(worker, all),
+            }
+        }
+        has_taken_back
     }
 
     fn send(&mut self, index: usize, piece: Piece) {
@@ -564,6 +595,8 @@ impl Core {
 impl Drop for Driver {
     /// Kills the workers and waits until they are gone.
     fn drop(&mut self) {
-        self.core.get_mut().staff.dismiss_all();
+        if self.owner == identity::pid() {
+            self.core.get_mut().staff.dismiss_all();
+        }
     }
 }

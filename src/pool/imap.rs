@@ -120,6 +120,10 @@ impl<'pool> Stream<'pool> {
                 }
                 State::Exhausted { job } => (job, false),
                 State::Refused(_) => {
+                    // Asked for when nothing else is there.
+                    if patience == Patience::Now {
+                        return;
+                    }
                     if let State::Refused(error) = std::mem::replace(&mut self.state, State::Ended)
                     {
                         self.submitted += 1;
@@ -146,24 +150,28 @@ impl<'pool> Stream<'pool> {
 
     /// Submits a batch; returns whether that alone ends the wait.
     fn produce(&mut self, items_max: usize, take: &mut impl FnMut(usize, Outcome)) -> bool {
-        let State::Open { job, source } = &mut self.state else {
+        // Taken out while the user's iterator runs: if that panics, the stream has ended.
+        let State::Open { job, mut source } = std::mem::replace(&mut self.state, State::Ended)
+        else {
             return false;
         };
-        match source.produce(job, items_max) {
-            Some(Ok(count)) => self.submitted += count,
+        match source.produce(&job, items_max) {
+            Some(Ok(count)) => {
+                self.submitted += count;
+                self.state = State::Open { job, source };
+                false
+            }
             Some(Err((item, error))) => {
                 self.submitted += 1;
+                self.state = State::Open { job, source };
                 take(item, Outcome::Failed(error));
-                return true;
+                true
             }
             None => {
-                if let State::Open { job, .. } = std::mem::replace(&mut self.state, State::Ended) {
-                    self.state = State::Exhausted { job };
-                }
-                return self.is_done();
+                self.state = State::Exhausted { job };
+                self.is_done()
             }
         }
-        false
     }
 
     fn take_in(&mut self, events: Vec<Event>, take: &mut impl FnMut(usize, Outcome)) {
@@ -172,9 +180,8 @@ impl<'pool> Stream<'pool> {
                 Event::Results { item, received } => take(item, Outcome::Results(received)),
                 Event::Failed { item, error } => take(item, Outcome::Failed(error)),
                 Event::Broken(error) => {
-                    // Nothing more will come: the caller is told once, in the next place.
-                    self.state = State::Ended;
-                    take(self.yielded, Outcome::Failed(error));
+                    // Nothing more will come: the caller is told once, behind what is there already.
+                    self.state = State::Refused(error);
                     return;
                 }
             }

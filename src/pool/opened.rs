@@ -31,7 +31,7 @@ impl<'pool> Opened<'pool> {
                        executable, which is what a worker executes: this needs `StartMethod::Fork`";
             TaskError::new(TaskErrorKind::System, why)
         })?;
-        let id = driver.open(function, spec.captures?, spec.piece_items);
+        let id = driver.open(function, spec.captures?, spec.piece_items)?;
         Ok(Opened { driver, id })
     }
 

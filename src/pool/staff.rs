@@ -6,6 +6,7 @@ use crate::pool::dispatch::JobId;
 use crate::pool::protocol::to_worker;
 use crate::pool::worker::describe_worker;
 use crate::process::{self, Child, Echo, Order, StartMethod, Starting};
+use crate::sys::limits;
 use crate::sys::poll::Watch;
 use crate::wire::batch::Batch;
 use crate::wire::{Header, Link, LinkError};
@@ -25,8 +26,9 @@ pub(crate) struct Staff {
     name: String,
     method: StartMethod,
     watch: Arc<Watch>,
-    /// Why the last start failed.
+    /// Why the last start failed, and how many have in a row.
     refusal: Option<Error>,
+    starts_failed: usize,
 }
 
 /// A worker's place: when one has ended, another takes it.
@@ -92,10 +94,21 @@ pub(crate) struct End {
     /// How many items it had begun and finished without telling, before the one that it was at or was taking in; `None` if
     /// it was at none.
     pub(crate) begun: Option<usize>,
-    /// Whether it ever ran, and whether it had finished any item.
-    pub(crate) was_started: bool,
-    pub(crate) was_useful: bool,
+    /// Whether it could not be started, and that has happened too often in a row to try again at once.
+    is_refused: bool,
+    /// Whether it had finished any item.
+    was_useful: bool,
 }
+
+impl End {
+    /// Whether another one takes its place at once; one that ends before it is any use waits for the next job.
+    pub(crate) fn is_worth_replacing(&self, had_items: bool) -> bool {
+        !self.is_refused && (self.was_useful || had_items)
+    }
+}
+
+/// How many starts in a row may fail before that is final for the jobs that wait.
+const STARTS_FAILED_MAX: usize = 3;
 
 impl Worker {
     pub(crate) fn pid(&self) -> u32 {
@@ -200,6 +213,7 @@ impl Staff {
             method,
             watch: Arc::new(watch),
             refusal: None,
+            starts_failed: 0,
         })
     }
 
@@ -232,7 +246,10 @@ impl Staff {
 
     fn try_hire(&mut self, index: usize) -> Result<()> {
         let name = format!("{}-{}", self.name, index + 1);
-        let failed = |error| Error::io(format!("cannot start worker {name:?}"), error);
+        let failed = |error| {
+            let limit = limits::behind(&error);
+            Error::limit(format!("cannot start worker {name:?}"), error, limit)
+        };
         let (link, peer) = Link::pair(RING).map_err(failed)?;
         let order = Order {
             name: Some(name.clone()),
@@ -334,12 +351,28 @@ impl Staff {
         self.slots[index].has_ended = true;
     }
 
+    /// Counts a start that failed; returns whether no other is tried for now.
+    fn fail_start(&mut self) -> bool {
+        self.starts_failed += 1;
+        let is_final = self.starts_failed >= STARTS_FAILED_MAX;
+        if is_final {
+            self.starts_failed = 0;
+        }
+        is_final
+    }
+
     /// Kills a worker if it has not ended, and finds out how it ended; `held` items were with it.
     pub(crate) fn bury(&mut self, index: usize, held: usize) -> Option<End> {
         let mut worker = self.slots[index].worker.take()?;
         self.slots[index].has_ended = false;
-        if let Err(error) = worker.settle() {
-            self.refusal = Some(error);
+        self.watch.remove(worker.link.news());
+        if matches!(worker.process, State::Starting(Some(_))) {
+            if let Err(error) = worker.settle() {
+                self.refusal = Some(error);
+            }
+        }
+        if let State::Running(child) = &worker.process {
+            self.watch.remove(child.process().as_fd());
         }
         // A mark is the ticket + 1; what makes no sense is no mark.
         let mark = worker.link.peer_note();
@@ -350,6 +383,9 @@ impl Staff {
             .filter(|&begun| begun < held)
             .or_else(|| (held > 0 && worker.was_receiving()).then_some(0));
         let was_useful = worker.resolved > 0;
+        if was_useful {
+            self.starts_failed = 0;
+        }
         let pid = worker.pid();
         let status = match worker.process {
             State::Starting(_) => None,
@@ -363,7 +399,7 @@ impl Staff {
             pid,
             status,
             begun,
-            was_started: pid != 0,
+            is_refused: pid == 0 && self.fail_start(),
             was_useful,
         })
     }
@@ -402,7 +438,9 @@ impl Staff {
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.slots
             .iter()
-            .filter_map(|slot| slot.worker.as_ref().map(Worker::pid))
+            .filter_map(|slot| slot.worker.as_ref())
+            .filter(|worker| worker.is_settled())
+            .map(Worker::pid)
             .collect()
     }
 

@@ -94,7 +94,9 @@ impl Worker {
                     self.captures.insert(job, Captures::Packed(message.body));
                 }
                 to_worker::FORGET => {
-                    self.captures.remove(&job);
+                    if let Some(captures) = self.captures.remove(&job) {
+                        captures.discard();
+                    }
                 }
                 to_worker::CHUNK => self.work(message)?,
                 _ => return Ok(()),

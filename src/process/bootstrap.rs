@@ -12,7 +12,7 @@ use crate::process::server;
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::{self, Patience};
-use crate::sys::{hook, signal};
+use crate::sys::{descriptor, hook, signal};
 use crate::wire::record::{self, Record};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -83,6 +83,7 @@ enum Accepted {
 fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let socket = socket::adopt_inherited(number)?;
+    descriptor::fill_streams()?;
     let record: Record<Hello> =
         record::receive(socket.as_fd(), Patience::Now)?.ok_or_else(|| invalid("nobody greets"))?;
     let Record {

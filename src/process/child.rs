@@ -177,6 +177,8 @@ impl Child {
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
+                // The process itself can write there; what is no news of the server's is passed over.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
                 Ok(None) => return Ok(true),
                 Ok(Some(news)) => match news.head {

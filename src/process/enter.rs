@@ -3,7 +3,8 @@
 use crate::process::current;
 use crate::process::request::{Echo, News, StartRequest};
 use crate::sys::identity::{self, exit_now};
-use crate::sys::{function, signal};
+use crate::sys::socket::Patience;
+use crate::sys::{descriptor, function, limits, signal};
 use crate::task::{self, Call, Returned};
 use crate::wire::record::{self, Record};
 use std::io::{self, Write};
@@ -102,7 +103,7 @@ impl Entrance {
             Err(error) => (News::Returned(Err(error)), Vec::new()),
         };
         // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
-        let _unheard = record::send(status.as_fd(), &head, &payload, &[]);
+        let _unheard = record::send(status.as_fd(), &head, &payload, &[], Patience::Wait);
         drop(status);
         std::process::exit(code)
     }
@@ -139,15 +140,18 @@ fn settle(
     directory: Option<OwnedFd>,
 ) -> io::Result<()> {
     signal::unblock_all()?;
+    if let Some(soft) = request.descriptors {
+        limits::restore_descriptors(soft)?;
+    }
     signal::heed_interrupts()?;
     if request.identity.is_daemon {
         identity::die_with_parent(request.server)?;
     }
-    let ours = identity::streams();
+    let ours = descriptor::streams();
     let streams =
         [0, 1, 2].map(|number: usize| streams[number].as_ref().map(AsFd::as_fd).or(ours[number]));
     if let [Some(input), Some(output), Some(error)] = streams {
-        identity::replace_streams([input, output, error])?;
+        descriptor::replace_streams([input, output, error])?;
     }
     if let Some(directory) = directory {
         identity::change_directory(directory)?;

@@ -10,7 +10,8 @@ use crate::process::server::image;
 use crate::sys::function::FunctionId;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
-use crate::sys::{fork, identity, limits, socket};
+use crate::sys::socket::Patience;
+use crate::sys::{descriptor, fork, identity, limits, socket};
 use crate::wire::record;
 use parking_lot::Mutex;
 use std::ffi::OsString;
@@ -110,6 +111,7 @@ pub(crate) fn start(
         echo: order.echo,
         function,
         server: 0,
+        descriptors: None,
         streams: [false; 3],
         has_directory: false,
         has_lifeline: false,
@@ -124,12 +126,12 @@ pub(crate) fn start(
     let (status, theirs) = socket::record_pair().map_err(failed)?;
 
     let mut slot = SERVER.lock();
-    let mut is_new = false;
+    let mut starts_left = SERVERS_MAX;
     loop {
         let server = match slot.take().filter(Server::is_ours) {
             Some(server) => slot.insert(server),
             None => {
-                is_new = true;
+                starts_left -= 1;
                 slot.insert(Server::start().map_err(failed)?)
             }
         };
@@ -142,16 +144,18 @@ pub(crate) fn start(
                 });
             }
             // The server has died since it was last needed: once more, with another.
-            Err(error) if is_gone(&error) && !is_new => {
-                fork::reap(server.pid);
+            Err(error) if is_gone(&error) && starts_left > 0 => {
                 if let Some(server) = slot.take() {
-                    OUTLIVING.lock().push((server.owner, server.lifeline));
+                    server.bury();
                 }
             }
             Err(error) => return Err(failed(error)),
         }
     }
 }
+
+/// How many servers are started for one process, where each dies at once.
+const SERVERS_MAX: usize = 3;
 
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
@@ -184,11 +188,20 @@ impl Server {
             &hello,
             &[],
             &[ourselves.as_fd(), held.as_fd()],
+            Patience::Wait,
         )?;
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
         let pid = image(&theirs, nonce, environment.clone())?;
-        let process = Arc::new(PidFd::open(pid)?);
+        let process = match PidFd::open(pid) {
+            Ok(process) => Arc::new(process),
+            Err(error) => {
+                // It ends by itself when its socket closes, which is on the way out of here.
+                drop(requests);
+                fork::reap_when_ended(pid);
+                return Err(error);
+            }
+        };
         Ok(Server {
             owner,
             pid,
@@ -198,6 +211,21 @@ impl Server {
             environment,
             directory,
         })
+    }
+
+    /// Collects a server that is dying: its socket closes a moment before it has ended.
+    fn bury(self) {
+        let _ended = self.process.kill();
+        let _ended = readable([self.process.as_fd()], Deadline::NEVER);
+        fork::reap(self.pid);
+        let mut outliving = OUTLIVING.lock();
+        let now = Deadline::after(Duration::ZERO);
+        outliving.retain(|(_, lifeline)| {
+            !readable([lifeline.as_fd()], now).is_ok_and(|[closed]| closed)
+        });
+        if !readable([self.lifeline.as_fd()], now).is_ok_and(|[closed]| closed) {
+            outliving.push((self.owner, self.lifeline));
+        }
     }
 
     /// Whether this process started it, and not one that this one was forked from.
@@ -218,11 +246,11 @@ impl Server {
         }
         let directory = std::env::current_dir().ok();
         let opened = if directory != self.directory {
-            Some(OwnedFd::from(std::fs::File::open(".")?))
+            Some(descriptor::current_directory()?)
         } else {
             None
         };
-        let streams = identity::streams();
+        let streams = descriptor::streams();
         request.streams = streams.map(|stream| stream.is_some());
         request.has_directory = opened.is_some();
 
@@ -231,7 +259,13 @@ impl Server {
         all.extend(opened.as_ref().map(AsFd::as_fd));
         all.extend_from_slice(descriptors);
         let hello = Hello::new([0; 16], Role::Process(Box::new(request)));
-        record::send(self.requests.as_fd(), &hello, arguments, &all)?;
+        record::send(
+            self.requests.as_fd(),
+            &hello,
+            arguments,
+            &all,
+            Patience::Wait,
+        )?;
         self.environment = environment;
         Ok(())
     }

@@ -121,6 +121,8 @@ pub(crate) struct StartRequest {
     pub(crate) function: FunctionId,
     /// The fork server, which is the new process's parent to the kernel. It says so itself.
     pub(crate) server: u32,
+    /// How many descriptors the process may open: the server, which holds one for each process, takes what it can get.
+    pub(crate) descriptors: Option<u64>,
     /// Which of standard input, output and error come along.
     pub(crate) streams: [bool; 3],
     pub(crate) has_directory: bool,

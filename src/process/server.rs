@@ -13,13 +13,13 @@
 use crate::deadline::Deadline;
 use crate::process::enter::{Entrance, REFUSED};
 use crate::process::request::{Hello, News, Role, StartMethod, StartRequest, VARIABLE};
-use crate::sys::fork::{Forked, fork, reap_any};
+use crate::sys::fork::{Forked, fork, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, ChildNews};
 use crate::sys::socket::{self, Patience};
-use crate::sys::{exec, limits};
+use crate::sys::{descriptor, exec, limits};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -34,6 +34,9 @@ struct Server {
     /// Held by this process and by each non-daemon that it has started.
     lifeline: OwnedFd,
     children: HashMap<u32, Tracked>,
+    /// What the application last said; where threads run here, this process's own stays as it was.
+    environment: Vec<(OsString, OsString)>,
+    soft_descriptors: Option<u64>,
     news: ChildNews,
 }
 
@@ -69,18 +72,17 @@ impl Server {
         let news = ChildNews::open()?;
         // The application's own streams come along with each request; holding them here would keep a pipe
         // open that the application has closed.
-        let null: OwnedFd = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?
-            .into();
-        identity::replace_streams([null.as_fd(), null.as_fd(), null.as_fd()])?;
+        let null = descriptor::null_device()?;
+        descriptor::replace_streams([null.as_fd(), null.as_fd(), null.as_fd()])?;
+        let soft_descriptors = limits::raise_descriptors().ok();
         identity::name_thread("forkserver")?;
         Ok(Server {
             requests,
             application,
             lifeline,
             children: HashMap::new(),
+            environment: std::env::vars_os().collect(),
+            soft_descriptors,
             news,
         })
     }
@@ -131,9 +133,11 @@ impl Server {
         };
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
+        request.descriptors = self.soft_descriptors;
         if let Some(environment) = request.environment.take() {
             // Where threads run here nothing is forked, and an executed image is given the environment.
             let _other_threads = identity::replace_environment(&environment);
+            self.environment = environment;
         }
         let rest = Record {
             head: (),
@@ -148,7 +152,8 @@ impl Server {
         }
         let must_execute = identity::require_single_thread().is_err();
         let started = if entrance.request.method == StartMethod::Spawn || must_execute {
-            execute(head, &entrance).map_err(|error| ("executing the program", error))
+            execute(head, &entrance, self.environment.clone())
+                .map_err(|error| ("executing the program", error))
         } else {
             match fork() {
                 Ok(Forked::Child) => return Next::Child(Box::new(entrance)),
@@ -157,15 +162,24 @@ impl Server {
             }
         };
         let status = entrance.status;
-        match started.and_then(|pid| {
-            Ok((
-                pid,
-                PidFd::open(pid).map_err(|error| ("pidfd_open", error))?,
-            ))
-        }) {
+        let held = started.and_then(|pid| match PidFd::open(pid) {
+            Ok(process) => Ok((pid, process)),
+            Err(error) => {
+                // Nobody could be told of it, so it must not run.
+                kill_uncollected(pid);
+                Err(("pidfd_open", error))
+            }
+        });
+        match held {
             Ok((pid, process)) => {
                 let news = News::Started { pid };
-                let _gone = record::send(status.as_fd(), &news, &[], &[process.as_fd()]);
+                let _gone = record::send(
+                    status.as_fd(),
+                    &news,
+                    &[],
+                    &[process.as_fd()],
+                    Patience::Now,
+                );
                 self.children.insert(pid, Tracked { status, is_daemon });
             }
             Err((what, error)) => {
@@ -174,7 +188,7 @@ impl Server {
                     errno: error.raw_os_error().unwrap_or_default(),
                     limit: limits::behind(&error),
                 };
-                let _gone = record::send(status.as_fd(), &news, &[], &[]);
+                let _gone = record::send(status.as_fd(), &news, &[], &[], Patience::Now);
             }
         }
         Next::Server
@@ -188,7 +202,7 @@ impl Server {
                 let news = News::Exited {
                     status: status.into_raw(),
                 };
-                let _gone = record::send(tracked.status.as_fd(), &news, &[], &[]);
+                let _gone = record::send(tracked.status.as_fd(), &news, &[], &[], Patience::Now);
             }
         }
         Ok(())
@@ -205,10 +219,16 @@ impl Server {
 }
 
 /// Executes the program for one process. Its greeting waits in a socket that the image inherits.
-fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
+fn execute(
+    greeting: Hello,
+    entrance: &Entrance,
+    mut environment: Vec<(OsString, OsString)>,
+) -> io::Result<u32> {
     let nonce = identity::nonce()?;
     let request = StartRequest {
         environment: None,
+        // The image starts with them.
+        variables: Vec::new(),
         has_lifeline: entrance.lifeline.is_some(),
         ..entrance.request.clone()
     };
@@ -219,8 +239,18 @@ fn execute(greeting: Hello, entrance: &Entrance) -> io::Result<u32> {
     descriptors.extend(entrance.directory.as_ref().map(AsFd::as_fd));
     descriptors.extend(entrance.lifeline.as_ref().map(AsFd::as_fd));
     descriptors.extend(entrance.call.descriptors.iter().map(AsFd::as_fd));
-    record::send(here.as_fd(), &hello, &entrance.call.arguments, &descriptors)?;
-    image(&there, nonce, std::env::vars_os().collect())
+    record::send(
+        here.as_fd(),
+        &hello,
+        &entrance.call.arguments,
+        &descriptors,
+        Patience::Now,
+    )?;
+    for (name, value) in &entrance.request.variables {
+        environment.retain(|(known, _)| known != name);
+        environment.push((name.clone(), value.clone()));
+    }
+    image(&there, nonce, environment)
 }
 
 /// Starts an image of the program that finds its greeting in `socket`.

@@ -300,6 +300,11 @@ impl Duplex {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the other sleeps until it is sent something, and has nothing to send itself.
+    pub(crate) fn peer_only_waits_for_data(&self) -> bool {
+        self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA
+    }
+
     /// Says that we are awake.
     pub(crate) fn announce_awake(&mut self) {
         self.own.word(ASLEEP).store(self.sleep, Ordering::Release);

@@ -57,3 +57,23 @@ pub(crate) fn reap(pid: u32) {
     // SAFETY: `status` is valid for writing.
     unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
 }
+
+/// Waits for the child `pid`, which is about to end, and collects it.
+pub(crate) fn reap_when_ended(pid: u32) {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return;
+    };
+    let mut status = 0;
+    let _collected_elsewhere = retry(|| {
+        // SAFETY: `status` is valid for writing.
+        Errno::result(unsafe { libc::waitpid(pid, &mut status, 0) })
+    });
+}
+
+/// Kills the child `pid`, which has not been collected, so that the pid is still its own.
+pub(crate) fn kill_uncollected(pid: u32) {
+    if let Ok(pid) = libc::pid_t::try_from(pid) {
+        // SAFETY: `kill` takes any pid and signal.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}

@@ -44,9 +44,15 @@ struct Marker(#[allow(dead_code, reason = "it is its address that counts")] u8);
 
 static MARKER: Marker = Marker(0);
 
+const MAGIC: [usize; 2] = [0x9d3b_7f15_c2e8_a641, 0x6c01_e5fa_83b7_24d9];
+
 /// The part that every descriptor starts with, whatever its types.
+///
+/// The marker's address alone would not do: it stands in other constants as well, in the table by which code finds it, for
+/// one. The words before it stand nowhere else.
 #[repr(C)]
 struct Head {
+    magic: [usize; 2],
     marker: *const Marker,
     signature: fn() -> TypeId,
 }
@@ -62,6 +68,7 @@ struct Described<B>(B);
 impl<B: Body> Described<B> {
     const DESCRIPTOR: &'static Descriptor<B::Input, B::Output> = &Descriptor {
         head: Head {
+            magic: MAGIC,
             marker: &raw const MARKER,
             signature: TypeId::of::<Entry<B::Input, B::Output>>,
         },
@@ -96,14 +103,14 @@ pub(crate) fn resolve<I: 'static, O: 'static>(id: FunctionId) -> Option<Entry<I,
     if address % align_of::<Descriptor<I, O>>() != 0 {
         return None;
     }
-    // SAFETY: a `Head`'s first word lies in a part of the executable that is mapped for reading as long as the process
-    // lives and that nobody can write; the address is aligned.
-    let marker = unsafe { (address as *const usize).read() };
-    if marker != &raw const MARKER as usize {
+    // SAFETY: the words of a `Head` lie in a part of the executable that is mapped for reading as long as the process lives
+    // and that nobody can write; the address is aligned.
+    let [one, other, marker] = unsafe { (address as *const [usize; 3]).read() };
+    if [one, other] != MAGIC || marker != &raw const MARKER as usize {
         return None;
     }
-    // SAFETY: the marker's address stands in no constant but the descriptors', so here is a whole, initialized one, of
-    // some type: each starts with a `Head`.
+    // SAFETY: these three words stand together in descriptors alone, so here is a whole, initialized one, of some type: each
+    // starts with a `Head`.
     let head = unsafe { &*(address as *const Head) };
     if (head.signature)() != TypeId::of::<Entry<I, O>>() {
         return None;

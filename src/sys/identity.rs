@@ -4,7 +4,7 @@ use crate::sys::errno::retry;
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 /// This process.
 pub(crate) fn pid() -> u32 {
@@ -34,25 +34,6 @@ pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
             "the parent is gone",
         ))
     }
-}
-
-/// Makes `streams` the standard input, output and error.
-pub(crate) fn replace_streams(streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
-    retry(|| nix::unistd::dup2_stdin(streams[0]))?;
-    retry(|| nix::unistd::dup2_stdout(streams[1]))?;
-    retry(|| nix::unistd::dup2_stderr(streams[2]))
-}
-
-/// The standard input, output and error of this process, as far as they are open.
-pub(crate) fn streams() -> [Option<BorrowedFd<'static>>; 3] {
-    [0, 1, 2].map(|number| {
-        // SAFETY: the number is not -1. The standard streams stay open as long as the process lives, or their number is
-        // taken by another file: whichever it is, it is only passed to the kernel here, at once.
-        let stream = unsafe { BorrowedFd::borrow_raw(number) };
-        nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_GETFD)
-            .ok()
-            .map(|_| stream)
-    })
 }
 
 /// Makes the directory behind `directory` the current one.

@@ -14,6 +14,7 @@ const PT_DYNAMIC: u32 = 2;
 const PT_NOTE: u32 = 4;
 const PT_GNU_RELRO: u32 = 0x6474_e552;
 const PF_W: u32 = 2;
+const PF_R: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 const DT_NULL: i64 = 0;
 const DT_INIT_ARRAY: i64 = 25;
@@ -90,7 +91,7 @@ impl Image {
             let start = base.wrapping_add(header.p_vaddr as usize);
             let part = start..start.wrapping_add(header.p_memsz as usize);
             match header.p_type {
-                PT_LOAD if header.p_flags & PF_W == 0 => self.constants.push(part),
+                PT_LOAD if header.p_flags & (PF_R | PF_W) == PF_R => self.constants.push(part),
                 PT_GNU_RELRO => self.constants.push(part),
                 PT_DYNAMIC => self.constructors = constructors(base, &part),
                 PT_NOTE if self.build_id.is_empty() => {

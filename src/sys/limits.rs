@@ -1,6 +1,6 @@
 //! What the system allows: processors, and the resource limits that explain an error.
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::sync::OnceLock;
 
@@ -18,7 +18,7 @@ pub(crate) fn processors() -> usize {
 /// The resource limit that can explain `error`, as `RLIMIT_NOFILE is 64`.
 pub(crate) fn behind(error: &io::Error) -> Option<String> {
     let (resource, name) = match error.raw_os_error()? {
-        libc::EMFILE => (Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
+        libc::EMFILE | libc::ETOOMANYREFS => (Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
         libc::EAGAIN => (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),
         libc::ENOMEM => (Resource::RLIMIT_AS, "RLIMIT_AS"),
         _ => return None,
@@ -29,4 +29,17 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     } else {
         Some(format!("{name} is {soft}"))
     }
+}
+
+/// Lets this process open as many descriptors as it may ever; returns what it could before.
+pub(crate) fn raise_descriptors() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(soft)
+}
+
+/// Sets how many descriptors this process may open, as it was before [`raise_descriptors`].
+pub(crate) fn restore_descriptors(soft: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
 }

@@ -3,6 +3,7 @@
 //! Another process may write to a shared mapping at any time. So nothing here lends a reference into it, except to
 //! atomics: bytes are copied in and out, and whoever reads them checks them.
 
+use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -22,7 +23,7 @@ impl SealedMemory {
     /// Makes `len` bytes of zeros.
     pub(crate) fn create(len: usize) -> io::Result<SealedMemory> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let file = retry(|| memfd_create(c"multiprocess", flags))?;
+        let file = above_streams(retry(|| memfd_create(c"multiprocess", flags))?)?;
         let size =
             libc::off_t::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         retry(|| nix::unistd::ftruncate(&file, size))?;

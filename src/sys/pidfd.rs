@@ -1,5 +1,6 @@
 //! Processes by descriptor: a pid that was given to another process meanwhile is never hit.
 
+use crate::sys::descriptor::above_streams;
 use crate::sys::errno::{check, retry};
 use nix::sys::signal::Signal;
 use std::io;
@@ -20,7 +21,9 @@ impl PidFd {
         let number = i32::try_from(result).map_err(io::Error::other)?;
         // SAFETY: the kernel has just opened this descriptor for us, close-on-exec.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(PidFd { descriptor })
+        Ok(PidFd {
+            descriptor: above_streams(descriptor)?,
+        })
     }
 
     /// Takes a descriptor that is a pidfd; where it is none, signals through it fail.

@@ -1,6 +1,7 @@
 //! Waiting for descriptors: for a few of them with `poll`, for a pool's with `epoll`, and waking such a wait.
 
 use crate::deadline::Deadline;
+use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -40,16 +41,23 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new() -> io::Result<Watch> {
+        let Epoll(descriptor) = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Watch {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll: Epoll(above_streams(descriptor)?),
         })
     }
 
-    /// Watches `descriptor` until it is closed.
+    /// Watches `descriptor` until it is removed: closing it is not enough, where a forked process holds it as well.
     pub(crate) fn add(&self, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         Ok(self
             .epoll
             .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
+    }
+
+    /// Watches `descriptor` no more.
+    pub(crate) fn remove(&self, descriptor: BorrowedFd<'_>) {
+        // It fails only where the descriptor was not watched.
+        let _not_watched = self.epoll.delete(descriptor);
     }
 
     /// Blocks until a descriptor is readable or closed, or `deadline` passes; puts the numbers into `ready`.

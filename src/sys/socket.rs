@@ -1,11 +1,12 @@
 //! Unix socket pairs: bytes or records, and descriptors that ride along.
 
+use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrLike,
-    UnixAddr, getsockname, getsockopt, recvmsg, sendmsg, socketpair, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr,
+    getsockname, getsockopt, sendmsg, socketpair, sockopt,
 };
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that the kernel carries with one record (`SCM_MAX_FD`).
@@ -34,17 +35,6 @@ fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     Ok((above_streams(reader)?, above_streams(writer)?))
-}
-
-/// Moves a descriptor out of the numbers of the standard streams, where one of these was closed.
-fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
-    if descriptor.as_raw_fd() > 2 {
-        return Ok(descriptor);
-    }
-    let number =
-        retry(|| nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3)))?;
-    // SAFETY: the kernel has just opened this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Whether the kernel sends now or says that it would block.
@@ -93,46 +83,81 @@ pub(crate) fn send(
 }
 
 /// Receives one record of up to [`RECORD_MAX`] bytes with its descriptors; `None` at the end.
+///
+/// # Errors
+///
+/// `InvalidData` where the record or its descriptors came in part, as they do where this process may open no more. Those
+/// that did come are closed.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     patience: Patience,
 ) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut record = vec![0; RECORD_MAX];
-    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-    let flags = patience.flags() | MsgFlags::MSG_CMSG_CLOEXEC;
-    let mut descriptors = Vec::new();
-    let (len, complete) = retry(|| {
-        let mut parts = [IoSliceMut::new(&mut record)];
-        let message = recvmsg::<()>(
-            socket.as_raw_fd(),
-            &mut parts,
-            Some(control.as_mut_slice()),
-            flags,
-        )?;
-        if message.bytes > 0 {
-            for part in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(raw) = part {
-                    descriptors.extend(raw.into_iter().map(|descriptor| {
-                        // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows it.
-                        unsafe { OwnedFd::from_raw_fd(descriptor) }
-                    }));
-                }
-            }
-        }
-        let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
-        Ok((message.bytes, !message.flags.intersects(cut)))
+    let mut record = vec![0u8; RECORD_MAX];
+    // Words, so that it is aligned for the headers that the kernel writes there.
+    let mut control = [0u64; CONTROL_WORDS];
+    let mut part = libc::iovec {
+        iov_base: record.as_mut_ptr().cast(),
+        iov_len: record.len(),
+    };
+    // SAFETY: all zeros are a valid, empty `msghdr`.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    let flags = patience.flags().bits() | libc::MSG_CMSG_CLOEXEC;
+    let received = retry(|| {
+        message.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: the message points to one buffer and one control buffer with their lengths, all of which outlive the
+        // call.
+        nix::errno::Errno::result(unsafe {
+            libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags)
+        })
     })?;
-    if len == 0 {
+    // Whatever else is wrong with the record: these are ours now, and are closed when they are not wanted.
+    let descriptors = descriptors_of(&message);
+    if received == 0 {
         return Ok(None);
     }
-    if !complete {
+    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a record came in part",
         ));
     }
-    record.truncate(len);
+    record.truncate(received as usize);
     Ok(Some((record, descriptors)))
+}
+
+/// Room for the most descriptors that one record carries.
+const CONTROL_WORDS: usize = (DESCRIPTORS_MAX * size_of::<RawFd>() + 64).div_ceil(8);
+
+/// Takes the descriptors that came with a message that the kernel has just filled in.
+fn descriptors_of(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    // SAFETY: `recvmsg` has left a valid control buffer of `msg_controllen` bytes there.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: the macro returns null or a header that lies in the control buffer.
+        let part = unsafe { &*header };
+        if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: the data of a valid header follow it.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: this computes a length and touches no memory.
+            let before = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (part.cmsg_len as usize).saturating_sub(before) / size_of::<RawFd>();
+            for at in 0..count {
+                // SAFETY: the header's length says that so many descriptors follow it.
+                let place = unsafe { data.cast::<RawFd>().add(at) };
+                // SAFETY: as above; control data need not be aligned for them.
+                let number = unsafe { place.read_unaligned() };
+                // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows it.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+        // SAFETY: the message is unchanged since `recvmsg`, and the header is one of its own.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    descriptors
 }
 
 /// Sends one byte if that can be done at once. A full buffer is as good: the peer has news to read.

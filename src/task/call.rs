@@ -67,7 +67,11 @@ fn call_once<A: Portable, T: Portable>(
     let result = guard(|| function(arguments))?;
     let unencoded = |why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<T>(), why);
     let mut bytes = Vec::new();
-    match guard(|| value::pack(&result, &mut bytes)) {
+    match guard(|| {
+        let packed = value::pack(&result, &mut bytes);
+        drop(result);
+        packed
+    }) {
         Ok(packed) => packed.map_err(unencoded)?,
         Err(panic) => return Err(unencoded(panic_words(&panic))),
     }

@@ -41,6 +41,13 @@ pub(crate) enum Captures {
     Decoded(Box<dyn Any>),
 }
 
+impl Captures {
+    /// Drops them; a destructor that panics is nobody's concern any more.
+    pub(crate) fn discard(self) {
+        let _panic = guard(|| drop(self));
+    }
+}
+
 /// Results of consecutive items, ready to be sent.
 #[derive(Debug)]
 pub(crate) enum Output {

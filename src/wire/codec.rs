@@ -6,15 +6,20 @@ use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What one encoded value may hold, in bytes. A length that claims more is refused before memory is asked for.
+/// What one encoded value may hold, in bytes.
 const VALUE_MAX: usize = 4 << 30;
 
-type Config = Configuration<LittleEndian, Fixint, Limit<VALUE_MAX>>;
+/// A decoder believes lengths up to its limit before it looks for the bytes, so short messages are given a low one: a wrong
+/// length in them asks for no more memory than this.
+const SHORT: usize = 64 << 10;
+const MIDDLE: usize = 16 << 20;
 
-fn config() -> Config {
+type Config<const LIMIT: usize> = Configuration<LittleEndian, Fixint, Limit<LIMIT>>;
+
+fn config<const LIMIT: usize>() -> Config<LIMIT> {
     bincode::config::standard()
         .with_fixed_int_encoding()
-        .with_limit::<VALUE_MAX>()
+        .with_limit::<LIMIT>()
 }
 
 struct Appender<'a>(&'a mut Vec<u8>);
@@ -34,13 +39,15 @@ impl Writer for Appender<'_> {
 /// What the value's own `Serialize` says.
 pub(crate) fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let start = out.len();
-    bincode::serde::encode_into_writer(value, Appender(out), config()).map_err(|error| {
-        out.truncate(start);
-        match error {
-            EncodeError::OtherString(message) => message,
-            other => other.to_string(),
-        }
-    })
+    bincode::serde::encode_into_writer(value, Appender(out), config::<VALUE_MAX>()).map_err(
+        |error| {
+            out.truncate(start);
+            match error {
+                EncodeError::OtherString(message) => message,
+                other => other.to_string(),
+            }
+        },
+    )
 }
 
 /// Reads a value that takes up all of `bytes`.
@@ -49,11 +56,20 @@ pub(crate) fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), S
 ///
 /// Where the bytes are no such value, or the value's own `Deserialize` refuses them.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let (value, used) =
-        bincode::serde::decode_from_slice(bytes, config()).map_err(|error| match error {
+    match bytes.len() {
+        0..=SHORT => decode_within::<T, { 2 * SHORT }>(bytes),
+        ..=MIDDLE => decode_within::<T, { 2 * MIDDLE }>(bytes),
+        _ => decode_within::<T, VALUE_MAX>(bytes),
+    }
+}
+
+fn decode_within<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, String> {
+    let (value, used) = bincode::serde::decode_from_slice(bytes, config::<LIMIT>()).map_err(
+        |error| match error {
             bincode::error::DecodeError::OtherString(message) => message,
             other => other.to_string(),
-        })?;
+        },
+    )?;
     if used == bytes.len() {
         Ok(value)
     } else {

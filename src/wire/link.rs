@@ -68,6 +68,7 @@ pub(crate) struct Link {
     spin: Spin,
     incoming: Option<Message>,
     header: Vec<u8>,
+    is_corrupt: bool,
 }
 
 impl Link {
@@ -97,6 +98,7 @@ impl Link {
             spin: Spin::new(),
             incoming: None,
             header: Vec::with_capacity(HEADER),
+            is_corrupt: false,
         }
     }
 
@@ -171,6 +173,9 @@ impl Link {
 
     /// Takes the next message if it is there as a whole.
     pub(crate) fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
+        if self.is_corrupt {
+            return Err(Corrupt.into());
+        }
         loop {
             if self.ring.look_for_data()? == 0 {
                 return Ok(None);
@@ -266,7 +271,18 @@ impl Link {
     /// need to. After the sleep, or instead of it, call [`wake_up`](Link::wake_up).
     pub(crate) fn prepare_sleep(&mut self, data: bool, room: usize) -> bool {
         self.ring.announce_sleep(data, room);
-        is_ready(&mut self.ring, data, room)
+        if is_ready(&mut self.ring, data, room) {
+            return true;
+        }
+        // In the middle of a message, while the other side waits for us and has nothing more to send: the length that it
+        // said is not the message's.
+        let is_partial = self.incoming.is_some() || !self.header.is_empty();
+        self.is_corrupt = data
+            && room == 0
+            && is_partial
+            && self.ring.peer_only_waits_for_data()
+            && self.ring.look_for_data() == Ok(0);
+        self.is_corrupt
     }
 
     /// Says that this side is awake.
@@ -406,6 +422,27 @@ mod tests {
         let sender = std::thread::spawn(move || here.send(&header(1), &bytes(10 * CAPACITY)));
         drop(there);
         assert!(matches!(sender.join().unwrap(), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_message_that_never_ends_is_corrupt() {
+        let (mut here, mut there) = pair();
+        let longer = Header {
+            length: 100,
+            ..header(1)
+        };
+        here.ring.put(bytemuck::bytes_of(&longer)).unwrap();
+        here.ring.put(b"ten bytes.").unwrap();
+        here.flush().unwrap();
+        assert!(there.try_receive().unwrap().is_none());
+        assert!(
+            !there.prepare_sleep(true, 0),
+            "the sender may still be at it"
+        );
+        there.wake_up();
+        assert!(!here.prepare_sleep(true, 0));
+        assert!(there.prepare_sleep(true, 0));
+        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
     }
 
     #[test]

@@ -25,12 +25,13 @@ pub(crate) struct Record<T> {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// Sends one record. A peer that is gone is an error.
+/// Sends one record. A peer that is gone is an error, as is a full socket where the caller has no patience.
 pub(crate) fn send<T: Serialize>(
     socket: BorrowedFd<'_>,
     head: &T,
     payload: &[u8],
     descriptors: &[BorrowedFd<'_>],
+    patience: Patience,
 ) -> io::Result<()> {
     let mut bytes = vec![0; PREFIX];
     codec::encode(head, &mut bytes).map_err(io::Error::other)?;
@@ -39,7 +40,7 @@ pub(crate) fn send<T: Serialize>(
     let len = bytes.len() + payload.len();
     if len <= INLINE_MAX {
         bytes.extend_from_slice(payload);
-        return socket::send(socket, &bytes, descriptors, Patience::Wait);
+        return socket::send(socket, &bytes, descriptors, patience);
     }
     let memory = SealedMemory::create(len)?;
     {
@@ -51,7 +52,7 @@ pub(crate) fn send<T: Serialize>(
     marker[8] = 1;
     let mut all = vec![memory.as_fd()];
     all.extend_from_slice(descriptors);
-    socket::send(socket, &marker, &all, Patience::Wait)
+    socket::send(socket, &marker, &all, patience)
 }
 
 /// Receives one record; `None` at the end.
@@ -109,7 +110,14 @@ mod tests {
         let sizes = [0, 1, INLINE_MAX - 100, INLINE_MAX, RECORD_MAX, 10 << 20];
         for size in sizes {
             let payload = vec![7u8; size];
-            send(here.as_fd(), &("head", size), &payload, &[here.as_fd()]).unwrap();
+            send(
+                here.as_fd(),
+                &("head", size),
+                &payload,
+                &[here.as_fd()],
+                Patience::Now,
+            )
+            .unwrap();
         }
         for size in sizes {
             let record: Record<(String, usize)> =

@@ -279,7 +279,14 @@ fn text(file: &mut File) -> String {
 /// Copies this binary, so that the copy can be deleted or replaced.
 pub(crate) fn copy_of_this_binary(directory: &Path) -> PathBuf {
     let copy = directory.join("application");
-    std::fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+    // By another process: a descriptor for writing that a thread of this one happens to pass on to a child would make
+    // the copy "busy", and it could not be executed.
+    let status = Command::new("cp")
+        .arg(env::current_exe().unwrap())
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(status.success());
     copy
 }
 
