@@ -84,6 +84,8 @@ struct Job {
     piece_items: Option<usize>,
     /// Whether all its items have been submitted.
     is_complete: bool,
+    /// Whether its caller waits for all outcomes, and for none before the others.
+    is_collected: bool,
 }
 
 /// The state of a pool's work.
@@ -106,8 +108,9 @@ impl Dispatcher {
         }
     }
 
-    /// Opens a job whose pieces have `piece_items` items, or as many as seem best.
-    pub(crate) fn open(&mut self, piece_items: Option<usize>) -> JobId {
+    /// Opens a job whose pieces have `piece_items` items, or as many as seem best. `is_collected` says that its caller waits
+    /// for all outcomes, and for none before the others.
+    pub(crate) fn open(&mut self, piece_items: Option<usize>, is_collected: bool) -> JobId {
         let id = self.next_job;
         self.next_job += 1;
         let job = Job {
@@ -115,6 +118,7 @@ impl Dispatcher {
             nanos_per_item: None,
             piece_items,
             is_complete: false,
+            is_collected,
         };
         self.jobs.insert(id, job);
         id
@@ -217,6 +221,18 @@ impl Dispatcher {
     /// Items that were taken back from a worker and that it has not passed over yet.
     pub(crate) fn skips(&self, worker: usize) -> usize {
         self.workers[worker].skips
+    }
+
+    /// How many of a worker's next outcomes nobody has to be woken for: half of what it holds, if these are collected.
+    pub(crate) fn unhurried_items(&self, worker: usize) -> usize {
+        let pieces = &self.workers[worker].pieces;
+        let is_collected =
+            |piece: &Piece| self.jobs.get(&piece.job).is_none_or(|job| job.is_collected);
+        if pieces.iter().all(is_collected) {
+            self.items_with(worker) / 2
+        } else {
+            0
+        }
     }
 
     /// The next `count` items of a worker have their outcomes; returns them, if they are one piece's.
@@ -468,7 +484,7 @@ mod tests {
         }
 
         fn open(&mut self, items: usize, piece_items: Option<usize>) {
-            let job = self.dispatcher.open(piece_items);
+            let job = self.dispatcher.open(piece_items, true);
             self.pending.insert(job, (0, items));
         }
 

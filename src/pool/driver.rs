@@ -19,7 +19,7 @@ use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::pool::dispatch::{Action, Dispatcher, JobId, Piece};
 use crate::pool::protocol::{Permission, Share, from_worker, to_worker};
 use crate::pool::staff::{Body, Slot, Staff};
-use crate::shm::Spin;
+use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::function::FunctionId;
 use crate::sys::poll::{Wake, Watch};
 use crate::sys::{identity, limits};
@@ -29,6 +29,7 @@ use crate::wire::{Header, Message, codec};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The number under which the wake-up descriptor is watched; workers have smaller ones.
 const WAKE: u64 = u64::MAX;
@@ -116,7 +117,7 @@ impl Driver {
             has_leader: false,
             is_asleep: false,
             followers: 0,
-            spin: Spin::new(),
+            spin: Spin::new(LONGEST_OF_CLIENT),
             actions: Vec::new(),
             news: Vec::new(),
         };
@@ -168,6 +169,7 @@ impl Driver {
         function: FunctionId,
         captures: Option<Arc<Vec<u8>>>,
         piece_items: Option<usize>,
+        is_collected: bool,
     ) -> Result<JobId, TaskError> {
         if self.owner != identity::pid() {
             let why = format!(
@@ -178,7 +180,7 @@ impl Driver {
         }
         let mut core = self.core.lock();
         core.hire_missing();
-        let id = core.dispatcher.open(piece_items);
+        let id = core.dispatcher.open(piece_items, is_collected);
         let job = Job {
             function,
             captures,
@@ -566,13 +568,20 @@ impl Core {
         })
     }
 
-    /// Tells the workers that have something to do that we sleep; returns whether there is no need to.
+    /// Tells the workers that have something to do that we sleep, and up to which item we need not be woken; returns whether
+    /// there is no need to sleep.
     fn prepare_sleep(&mut self) -> bool {
         let mut is_ready = false;
         for (index, slot) in self.staff.slots_mut().iter_mut().enumerate() {
             if let Some(worker) = &mut slot.worker {
                 let room = worker.room_wanted();
                 if self.dispatcher.is_busy(index) || room > 0 {
+                    let unhurried = self.dispatcher.unhurried_items(index) as u64;
+                    worker
+                        .link
+                        .note()
+                        .word()
+                        .store(worker.resolved + unhurried, Ordering::Release);
                     is_ready |= worker.link.prepare_sleep(true, room);
                 }
             }

@@ -84,7 +84,7 @@ impl<'pool> Stream<'pool> {
     where
         I: Iterator<Item: Portable> + 'pool,
     {
-        let state = match Opened::open(driver, spec) {
+        let state = match Opened::open(driver, spec, false) {
             Ok(job) => State::Open {
                 job,
                 source: Box::new(Items::new(items)),

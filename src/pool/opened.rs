@@ -8,7 +8,7 @@ use crate::task::{Items, Portable, Produced};
 use std::sync::Arc;
 
 /// A batch is closed when it has this many bytes.
-const BATCH_BYTES: usize = 128 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// What the driver has to know of a job.
 pub(crate) struct Spec {
@@ -25,13 +25,17 @@ pub(crate) struct Opened<'pool> {
 }
 
 impl<'pool> Opened<'pool> {
-    pub(crate) fn open(driver: &'pool Driver, spec: Spec) -> Result<Opened<'pool>, TaskError> {
+    pub(crate) fn open(
+        driver: &'pool Driver,
+        spec: Spec,
+        is_collected: bool,
+    ) -> Result<Opened<'pool>, TaskError> {
         let function = spec.function.ok_or_else(|| {
             let why = "its code is in a library that was loaded into another program, not in the main \
                        executable, which is what a worker executes: this needs `StartMethod::Fork`";
             TaskError::new(TaskErrorKind::System, why)
         })?;
-        let id = driver.open(function, spec.captures?, spec.piece_items)?;
+        let id = driver.open(function, spec.captures?, spec.piece_items, is_collected)?;
         Ok(Opened { driver, id })
     }
 
@@ -80,7 +84,7 @@ where
     I: IntoIterator<Item: Portable>,
     R: Portable,
 {
-    let job = Opened::open(driver, spec)?;
+    let job = Opened::open(driver, spec, true)?;
     let mut items = Items::new(items.into_iter());
     let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
     let mut ordered = Ordered::default();
@@ -117,7 +121,7 @@ where
     A: Portable,
     R: Portable,
 {
-    let job = Opened::open(driver, spec)?;
+    let job = Opened::open(driver, spec, false)?;
     let mut items = Items::new(std::iter::once(args));
     if let Some(Err((_, error))) = job.produce(&mut items, 1) {
         return Err(error.at_item(None));

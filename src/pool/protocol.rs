@@ -11,6 +11,9 @@
 //! | parent | lowers the end, not below the place | to take back items that were not begun |
 //! | parent | sets both to the tickets sent | when the worker has passed over all that was taken back |
 //!
+//! The parent's note says up to which ticket it need not be woken for outcomes when it sleeps; a worker that waits for
+//! something rings in any case. The worker's note says which ticket it has begun, plus 1.
+//!
 //! So an item that was taken back was never begun, whatever the moment; and a worker that finds no permission for an item
 //! passes over it and says so.
 

@@ -134,6 +134,7 @@ impl Worker {
                     [chunk.ticket(), 0, 0, 0],
                     &[],
                 )?;
+                self.link.flush()?;
                 break;
             }
             let first = chunk.ticket();
@@ -152,7 +153,7 @@ impl Worker {
         if !matches!(captures, Captures::None) {
             self.captures.insert(job, captures);
         }
-        self.link.flush()
+        Ok(())
     }
 
     fn tell_outcomes(
@@ -169,6 +170,7 @@ impl Worker {
             self.tell(from_worker::RESULTS, count, words, output.bytes())?;
             ticket += count as u64;
         }
+        let failed = matches!(ended, Ended::Failed(_));
         if let Ended::Failed(error) = ended {
             let mut body = Vec::new();
             // A `TaskError` is strings and numbers: it can always be encoded.
@@ -177,7 +179,13 @@ impl Worker {
             }
             self.tell(from_worker::FAILED, 1, [ticket, 0, nanos, 0], &body)?;
         }
-        self.link.flush()
+        // The parent may have said that it need not be woken for each.
+        if failed || ticket >= self.link.peer_note() {
+            self.link.flush()
+        } else {
+            self.link.flush_silently();
+            Ok(())
+        }
     }
 
     fn tell(

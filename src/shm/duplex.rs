@@ -78,6 +78,8 @@ pub(crate) struct Duplex {
     /// Bytes that we have put, and of these, what the other can see.
     tail: u64,
     tail_shown: u64,
+    /// Whether something was shown and nobody has looked since whether the other sleeps for it.
+    has_news: bool,
     /// Bytes that we have taken, and of these, what the other can see.
     head: u64,
     head_shown: u64,
@@ -146,6 +148,7 @@ impl Duplex {
             capacity: capacity as u64,
             tail: 0,
             tail_shown: 0,
+            has_news: false,
             head: 0,
             head_shown: 0,
             peer_tail: 0,
@@ -211,17 +214,22 @@ impl Duplex {
         Ok(self.free() as usize)
     }
 
-    /// Makes all that was put visible; returns whether the other sleeps for it and has to be rung at.
-    pub(crate) fn show(&mut self) -> bool {
+    /// Makes all that was put visible. If the other sleeps for it, it has to be rung at ([`owes_bell`](Duplex::owes_bell)).
+    pub(crate) fn show(&mut self) {
         if self.tail == self.tail_shown {
-            return false;
+            return;
         }
         self.tail_shown = self.tail;
+        self.has_news = true;
         // Publishes the bytes above. Pairs with the acquire in `look_for_data`.
         self.own.word(TAIL).store(self.tail, Ordering::Release);
         // Pairs with the fence in `announce_sleep`.
         fence(Ordering::SeqCst);
-        self.must_ring(FOR_DATA)
+    }
+
+    /// Whether the other sleeps for what was shown and has not been rung at for it. Whoever asks rings.
+    pub(crate) fn owes_bell(&mut self) -> bool {
+        std::mem::take(&mut self.has_news) && self.must_ring(FOR_DATA)
     }
 
     /// Bytes that can be taken now.
@@ -321,6 +329,11 @@ mod tests {
         (here, there, memory)
     }
 
+    fn shown(side: &mut Duplex) -> bool {
+        side.show();
+        side.owes_bell()
+    }
+
     fn take_all(side: &mut Duplex) -> Vec<u8> {
         let len = side.look_for_data().unwrap();
         let mut out = Vec::with_capacity(len);
@@ -371,20 +384,20 @@ mod tests {
     fn a_sleeper_is_rung_at_once_for_each_sleep_and_only_for_what_it_sleeps_for() {
         let (mut here, mut there, _memory) = pair(PAGE);
         here.put(b"x").unwrap();
-        assert!(!here.show(), "nobody sleeps");
+        assert!(!shown(&mut here), "nobody sleeps");
         there.announce_sleep(true, 0);
         here.put(b"x").unwrap();
-        assert!(here.show());
+        assert!(shown(&mut here));
         here.put(b"x").unwrap();
-        assert!(!here.show(), "it was rung at already");
+        assert!(!shown(&mut here), "it was rung at already");
         there.announce_awake();
         there.announce_sleep(false, PAGE);
         here.put(b"x").unwrap();
-        assert!(!here.show(), "it sleeps for room");
+        assert!(!shown(&mut here), "it sleeps for room");
         there.announce_awake();
         there.announce_sleep(true, 0);
         here.put(b"x").unwrap();
-        assert!(here.show(), "another sleep");
+        assert!(shown(&mut here), "another sleep");
     }
 
     #[test]

@@ -4,4 +4,4 @@ mod duplex;
 mod spin;
 
 pub(crate) use duplex::{Corrupt, Duplex, Note};
-pub(crate) use spin::Spin;
+pub(crate) use spin::{LONGEST_OF_CLIENT, LONGEST_OF_SERVER, Spin};

@@ -4,9 +4,11 @@ use crate::sys::limits;
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
-/// The longest spin. Waking a halted processor costs 20 to 50 microseconds, so that a wait this long costs no more
-/// than twice what the best choice would have.
-const LONGEST: Duration = Duration::from_micros(50);
+/// The longest spin of who serves. Waking a halted processor costs 20 to 50 microseconds, so that a wait this long costs no
+/// more than twice what the best choice would have.
+pub(crate) const LONGEST_OF_SERVER: Duration = Duration::from_micros(50);
+/// The longest spin of who asks: long enough for a server that slept to wake and to answer.
+pub(crate) const LONGEST_OF_CLIENT: Duration = Duration::from_micros(120);
 /// What a spin that has been given up is tried with again, now and then.
 const PROBE: Duration = Duration::from_micros(4);
 /// How many waits pass between two such trials.
@@ -17,18 +19,21 @@ const PROBE_EVERY: u32 = 16;
 /// awaited could not run meanwhile.
 #[derive(Debug)]
 pub(crate) struct Spin {
+    longest: Duration,
     allowed: Duration,
     waits_since_probe: u32,
 }
 
 impl Spin {
-    pub(crate) fn new() -> Spin {
+    /// A waiter that spins for no longer than `longest`.
+    pub(crate) fn new(longest: Duration) -> Spin {
         let allowed = if limits::processors() > 1 {
-            LONGEST
+            longest
         } else {
             Duration::ZERO
         };
         Spin {
+            longest,
             allowed,
             waits_since_probe: 0,
         }
@@ -48,7 +53,7 @@ impl Spin {
             for _ in 0..32 {
                 spin_loop();
                 if is_done() {
-                    self.allowed = self.allowed.max((start.elapsed() * 4).min(LONGEST));
+                    self.allowed = self.allowed.max((start.elapsed() * 4).min(self.longest));
                     return true;
                 }
             }
@@ -81,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_spin_that_never_pays_is_given_up_and_tried_again_now_and_then() {
-        let mut spin = Spin::new();
+        let mut spin = Spin::new(LONGEST_OF_SERVER);
         for _ in 0..20 {
             spin.until(|| false);
         }
@@ -103,6 +108,6 @@ mod tests {
 
     #[test]
     fn what_is_done_already_needs_no_spin() {
-        assert!(Spin::new().until(|| true));
+        assert!(Spin::new(LONGEST_OF_CLIENT).until(|| true));
     }
 }

@@ -9,7 +9,7 @@
 //! | before it has shown a whole message | gets the messages that were whole, then [`LinkError::Closed`] |
 //! | asleep, or in the middle of taking one | finds the socket closed when it sleeps or rings |
 
-use crate::shm::{Corrupt, Duplex, Note, Spin};
+use crate::shm::{Corrupt, Duplex, LONGEST_OF_SERVER, Note, Spin};
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, Heard, Patience};
 use bytemuck::{Pod, Zeroable};
@@ -95,7 +95,7 @@ impl Link {
         Link {
             ring,
             socket,
-            spin: Spin::new(),
+            spin: Spin::new(LONGEST_OF_SERVER),
             incoming: None,
             header: Vec::with_capacity(HEADER),
             is_corrupt: false,
@@ -154,11 +154,17 @@ impl Link {
 
     /// Makes what was put visible, and wakes the other side if it sleeps for that.
     pub(crate) fn flush(&mut self) -> Result<(), LinkError> {
-        if self.ring.show() {
+        self.ring.show();
+        if self.ring.owes_bell() {
             self.ring_bell()
         } else {
             Ok(())
         }
+    }
+
+    /// Makes what was put visible, and lets the other side sleep: the next [`flush`](Link::flush) wakes it.
+    pub(crate) fn flush_silently(&mut self) {
+        self.ring.show();
     }
 
     /// Sends a message, and waits for room as long as there is none.
