@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 /// The work in a piece, by what is known of the items.
-const PIECE_NANOS: f64 = 400_000.0;
+const PIECE_NANOS: f64 = 1_000_000.0;
 /// A worker that has less work than this is sent another piece, however many it has.
 const BACKLOG_NANOS: f64 = 200_000.0;
 /// The most pieces that are with one worker.

@@ -30,6 +30,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// The number under which the wake-up descriptor is watched; workers have smaller ones.
 const WAKE: u64 = u64::MAX;
@@ -272,9 +273,11 @@ impl Driver {
         if !core.prepare_sleep() {
             core.is_asleep = true;
             let watch = &self.watch;
+            let start = Instant::now();
             // It fails only where the set itself is gone; then the next round looks again.
             let _ready = MutexGuard::unlocked(core, || watch.wait(&mut news, Deadline::NEVER));
             core.is_asleep = false;
+            core.spin.learn(start.elapsed());
         }
         core.wake_up();
         for &number in &news {

@@ -8,7 +8,7 @@ use crate::task::{Items, Portable, Produced};
 use std::sync::Arc;
 
 /// A batch is closed when it has this many bytes.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// What the driver has to know of a job.
 pub(crate) struct Spec {

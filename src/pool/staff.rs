@@ -17,7 +17,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 /// What a ring between a pool and a worker holds, each way.
-const RING: usize = 4 << 20;
+const RING: usize = 2 << 20;
 
 /// All workers of a pool.
 #[derive(Debug)]

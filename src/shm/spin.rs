@@ -11,6 +11,8 @@ pub(crate) const LONGEST_OF_SERVER: Duration = Duration::from_micros(50);
 pub(crate) const LONGEST_OF_CLIENT: Duration = Duration::from_micros(120);
 /// What a spin that has been given up is tried with again, now and then.
 const PROBE: Duration = Duration::from_micros(4);
+/// What a change between two processes on one processor takes at most.
+const CONTENDED: Duration = Duration::from_micros(12);
 /// How many waits pass between two such trials.
 const PROBE_EVERY: u32 = 16;
 
@@ -61,6 +63,14 @@ impl Spin {
                 self.allowed /= 2;
                 return false;
             }
+        }
+    }
+
+    /// Learns from a wait that ended asleep, after `slept`: if spinning on would have paid, it will be tried again. A sleep
+    /// that ended almost at once does not say so: there, the other side may have had to wait for this processor.
+    pub(crate) fn learn(&mut self, slept: Duration) {
+        if slept > CONTENDED && slept < self.longest && limits::processors() > 1 {
+            self.allowed = self.longest;
         }
     }
 

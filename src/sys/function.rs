@@ -78,7 +78,12 @@ impl<B: Body> Described<B> {
 
 /// Where every call from another process arrives.
 fn enter<B: Body>(input: &mut B::Input) -> B::Output {
-    const { assert!(size_of::<B::Function>() == 0) };
+    // What captures something is refused where it is passed, with a word on what to do; this is decided by the compiler as
+    // well.
+    assert!(
+        size_of::<B::Function>() == 0,
+        "the function captures something"
+    );
     let function = std::ptr::NonNull::<B::Function>::dangling();
     // SAFETY: the type has no size, so that a dangling, aligned pointer is valid to read; it is `Copy`, and this entry
     // can only be reached through a descriptor that `describe` gave away for a value of the type: this is a copy of it.

@@ -108,7 +108,6 @@ impl<A: 'static, R: 'static> Closure<A, R> {
     where
         F: Fn(A) -> R + Stateless + Send + Sync,
     {
-        require_no_captures(&function);
         Closure::with((), move |(): &(), argument| function(argument))
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), S
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match bytes.len() {
         0..=SHORT => decode_within::<T, { 2 * SHORT }>(bytes),
-        ..=MIDDLE => decode_within::<T, { 2 * MIDDLE }>(bytes),
+        _ if bytes.len() <= MIDDLE => decode_within::<T, { 2 * MIDDLE }>(bytes),
         _ => decode_within::<T, VALUE_MAX>(bytes),
     }
 }

@@ -16,6 +16,7 @@ use bytemuck::{Pod, Zeroable};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 /// What stands in front of each message's body.
 #[repr(C)]
@@ -258,6 +259,7 @@ impl Link {
         if self.spin.until(|| is_ready(ring, data, room)) {
             return Ok(());
         }
+        let start = Instant::now();
         while !self.prepare_sleep(data, room) {
             if socket::listen(self.socket.as_fd(), Patience::Wait)? == Heard::Closed {
                 self.wake_up();
@@ -270,6 +272,7 @@ impl Link {
             }
         }
         self.wake_up();
+        self.spin.learn(start.elapsed());
         Ok(())
     }
 
