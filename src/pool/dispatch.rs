@@ -19,7 +19,7 @@
 //! **Deaths without a culprit** (a worker killed from outside between items, or while it started) cost an item nothing; but
 //! an item at whose turn that has happened [`DEATHS_MAX`] times is charged after all, so that each job ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The work in a piece, by what is known of the items.
 const PIECE_NANOS: f64 = 1_000_000.0;
@@ -79,6 +79,7 @@ struct Worker {
 #[derive(Debug)]
 struct Job {
     ready: VecDeque<Piece>,
+    function: u64,
     nanos_per_item: Option<f64>,
     /// Items in a piece, if the caller has said.
     piece_items: Option<usize>,
@@ -93,6 +94,8 @@ struct Job {
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     jobs: BTreeMap<JobId, Job>,
+    /// What an item took in the last job of a function.
+    known_nanos: HashMap<u64, f64>,
     next_job: JobId,
     /// The job that was served last: the next one comes first.
     served: JobId,
@@ -103,6 +106,7 @@ impl Dispatcher {
         Dispatcher {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             jobs: BTreeMap::new(),
+            known_nanos: HashMap::new(),
             next_job: 1,
             served: 0,
         }
@@ -110,12 +114,20 @@ impl Dispatcher {
 
     /// Opens a job whose pieces have `piece_items` items, or as many as seem best. `is_collected` says that its caller waits
     /// for all outcomes, and for none before the others.
-    pub(crate) fn open(&mut self, piece_items: Option<usize>, is_collected: bool) -> JobId {
+    /// What items of the same `function` took before is where the estimate starts.
+    pub(crate) fn open(
+        &mut self,
+        function: u64,
+        piece_items: Option<usize>,
+        is_collected: bool,
+    ) -> JobId {
         let id = self.next_job;
         self.next_job += 1;
         let job = Job {
             ready: VecDeque::new(),
-            nanos_per_item: None,
+            function,
+            // Doubled: too small a piece costs little, too large a one may wait for a slow item.
+            nanos_per_item: self.known_nanos.get(&function).map(|nanos| 2.0 * nanos),
             piece_items,
             is_complete: false,
             is_collected,
@@ -170,7 +182,14 @@ impl Dispatcher {
 
     /// Drops a job. What workers have of it and not begun is taken back.
     pub(crate) fn close(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        self.jobs.remove(&job);
+        if let Some(Job {
+            function,
+            nanos_per_item: Some(nanos),
+            ..
+        }) = self.jobs.remove(&job)
+        {
+            self.known_nanos.insert(function, nanos);
+        }
         for (index, worker) in self.workers.iter().enumerate() {
             let is_last_ours = worker.pieces.back().is_some_and(|piece| piece.job == job);
             if is_last_ours {
@@ -436,7 +455,6 @@ fn piece_items(nanos_per_item: Option<f64>) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashMap;
 
     /// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
     #[derive(Default)]
@@ -484,7 +502,7 @@ mod tests {
         }
 
         fn open(&mut self, items: usize, piece_items: Option<usize>) {
-            let job = self.dispatcher.open(piece_items, true);
+            let job = self.dispatcher.open(1, piece_items, true);
             self.pending.insert(job, (0, items));
         }
 

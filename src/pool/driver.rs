@@ -181,7 +181,9 @@ impl Driver {
         }
         let mut core = self.core.lock();
         core.hire_missing();
-        let id = core.dispatcher.open(piece_items, is_collected);
+        let id = core
+            .dispatcher
+            .open(function.to_bits(), piece_items, is_collected);
         let job = Job {
             function,
             captures,
