@@ -1,4 +1,4 @@
-//! Runs functions in other processes, as easily as on threads: a pool that one bad item cannot hang or break, with no set-up.
+//! Runs functions in other processes, as easily as on threads: a pool in which a crash costs one item, with no set-up.
 //!
 //! ```
 //! use multiprocess::Pool;

@@ -13,7 +13,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Runs functions on a pool's workers, with captures and settings; made by [`Pool::with`] and [`Pool::job`].
+/// Runs functions on a pool's workers, with captures and settings; made by [`Pool::with`](crate::Pool::with) and [`Pool::job`](crate::Pool::job).
 ///
 /// With captures, the function takes a reference to them and the item; without, the item alone. The captures are
 /// encoded once for each call and reach each worker once, however many items there are.
@@ -70,11 +70,11 @@ impl<'pool, C, Takes> Job<'pool, C, Takes> {
 }
 
 impl<'pool, C: Portable> Job<'pool, C> {
-    /// Runs `f` with the captures on each item, as [`Pool::map`] does.
+    /// Runs `f` with the captures on each item, as [`Pool::map`](crate::Pool::map) does.
     ///
     /// # Errors
     ///
-    /// As [`Pool::map`].
+    /// As [`Pool::map`](crate::Pool::map).
     pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item: Portable>,
@@ -89,7 +89,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
         )
     }
 
-    /// Runs `f` with the captures on each item, as [`Pool::imap`] does.
+    /// Runs `f` with the captures on each item, as [`Pool::imap`](crate::Pool::imap) does.
     pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
     where
         'pool: 'items,
@@ -102,7 +102,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
         Imap::new(self.driver, spec, items.into_iter())
     }
 
-    /// Runs `f` with the captures on each item, as [`Pool::imap_unordered`] does.
+    /// Runs `f` with the captures on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
     pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
     where
         'pool: 'items,
@@ -115,11 +115,11 @@ impl<'pool, C: Portable> Job<'pool, C> {
         ImapUnordered::new(self.driver, spec, items.into_iter())
     }
 
-    /// Runs `f` once, with the captures and `args`, as [`Pool::apply`] does.
+    /// Runs `f` once, with the captures and `args`, as [`Pool::apply`](crate::Pool::apply) does.
     ///
     /// # Errors
     ///
-    /// As [`Pool::apply`].
+    /// As [`Pool::apply`](crate::Pool::apply).
     pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
     where
         A: Portable,
@@ -141,11 +141,11 @@ impl<'pool, C: Portable> Job<'pool, C> {
 }
 
 impl<'pool> Job<'pool, (), TakesItem> {
-    /// Runs `f` on each item, as [`Pool::map`] does.
+    /// Runs `f` on each item, as [`Pool::map`](crate::Pool::map) does.
     ///
     /// # Errors
     ///
-    /// As [`Pool::map`].
+    /// As [`Pool::map`](crate::Pool::map).
     pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item: Portable>,
@@ -156,7 +156,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         map(self.driver, self.spec(describe_item(f)), items)
     }
 
-    /// Runs `f` on each item, as [`Pool::imap`] does.
+    /// Runs `f` on each item, as [`Pool::imap`](crate::Pool::imap) does.
     pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
     where
         'pool: 'items,
@@ -168,7 +168,7 @@ impl<'pool> Job<'pool, (), TakesItem> {
         Imap::new(self.driver, self.spec(describe_item(f)), items.into_iter())
     }
 
-    /// Runs `f` on each item, as [`Pool::imap_unordered`] does.
+    /// Runs `f` on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
     pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
     where
         'pool: 'items,
@@ -180,11 +180,11 @@ impl<'pool> Job<'pool, (), TakesItem> {
         ImapUnordered::new(self.driver, self.spec(describe_item(f)), items.into_iter())
     }
 
-    /// Runs `f` once, as [`Pool::apply`] does.
+    /// Runs `f` once, as [`Pool::apply`](crate::Pool::apply) does.
     ///
     /// # Errors
     ///
-    /// As [`Pool::apply`].
+    /// As [`Pool::apply`](crate::Pool::apply).
     pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
     where
         A: Portable,

@@ -32,7 +32,7 @@ impl<'pool> Opened<'pool> {
     ) -> Result<Opened<'pool>, TaskError> {
         let function = spec.function.ok_or_else(|| {
             let why = "its code is in a library that was loaded into another program, not in the main \
-                       executable, which is what a worker executes: this needs `StartMethod::Fork`";
+                       executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
             TaskError::new(TaskErrorKind::System, why)
         })?;
         let id = driver.open(function, spec.captures?, spec.piece_items, is_collected)?;

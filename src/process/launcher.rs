@@ -101,7 +101,7 @@ pub(crate) fn start(
         return Err(Error::refused(
             operation,
             "its code is in a library that was loaded into another program, not in the main executable, which is \
-             what a new process executes: this needs `StartMethod::Fork`",
+             what a new process executes: this takes `StartMethod::Fork`, which this version does not have",
         ));
     };
     let name = identity.name.clone();

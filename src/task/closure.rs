@@ -172,7 +172,7 @@ impl<A, R> Serialize for Closure<A, R> {
         }
         let id = self.id.ok_or_else(|| {
             S::Error::custom(
-                "the closure's code is not in the main executable: start the process with `StartMethod::Fork`",
+                "the closure's code is not in the main executable: that takes `StartMethod::Fork`, which this version does not have",
             )
         })?;
         let mut captures = Vec::new();
