@@ -26,7 +26,7 @@ const PIECE_NANOS: f64 = 1_000_000.0;
 /// A worker that has less work than this is sent another piece, however many it has.
 const BACKLOG_NANOS: f64 = 200_000.0;
 /// The most pieces that are with one worker.
-const PIECES_MAX: usize = 64;
+const PIECES_MAX: usize = 256;
 /// A backlog that is shorter is not worth taking over.
 const WORTH_TAKING_NANOS: f64 = 30_000.0;
 /// How often a worker may die at an item's turn, without having begun it, before the item is charged.

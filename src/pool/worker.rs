@@ -179,13 +179,13 @@ impl Worker {
             }
             self.tell(from_worker::FAILED, 1, [ticket, 0, nanos, 0], &body)?;
         }
-        // The parent may have said that it need not be woken for each.
+        // The parent may have said that it need not be woken for each. It says so before it looks once more and sleeps, so
+        // its word is read after the outcomes are shown: either it sees these, or this sees what it said last.
+        self.link.flush_silently();
         if failed || ticket >= self.link.peer_note() {
-            self.link.flush()
-        } else {
-            self.link.flush_silently();
-            Ok(())
+            self.link.flush()?;
         }
+        Ok(())
     }
 
     fn tell(
