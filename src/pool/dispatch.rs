@@ -29,13 +29,15 @@ const BACKLOG_NANOS: f64 = 200_000.0;
 const PIECES_MAX: usize = 256;
 /// A backlog that is shorter is not worth taking over.
 const WORTH_TAKING_NANOS: f64 = 30_000.0;
+/// What an item is believed to take as long as nothing is known: long enough not to be followed by many.
+const UNKNOWN_NANOS: f64 = 1e9;
 /// How often a worker may die at an item's turn, without having begun it, before the item is charged.
 const DEATHS_MAX: u32 = 4;
 
 pub(crate) type JobId = u64;
 
 /// Consecutive items of one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) job: JobId,
     pub(crate) batch: u64,
@@ -44,6 +46,8 @@ pub(crate) struct Piece {
     pub(crate) item: usize,
     pub(crate) count: usize,
     deaths: u32,
+    /// What it was believed to take when it was sent.
+    nanos: f64,
 }
 
 impl Piece {
@@ -59,7 +63,7 @@ impl Piece {
 }
 
 /// What the driver is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {
     /// Send the piece to the worker.
     Send { worker: usize, piece: Piece },
@@ -72,8 +76,21 @@ pub(crate) enum Action {
 struct Worker {
     is_up: bool,
     pieces: VecDeque<Piece>,
+    /// What the pieces were believed to take when they were sent. Kept beside them, since it is asked for at every turn.
+    backlog_nanos: f64,
     /// Items that were taken back and that it has not passed over yet; till then it gets no more.
     skips: usize,
+}
+
+impl Worker {
+    /// A piece is no more with it. Rounding does not add up: with the last piece, nothing is left.
+    fn forget_work(&mut self, nanos: f64) {
+        self.backlog_nanos = if self.pieces.is_empty() {
+            0.0
+        } else {
+            self.backlog_nanos - nanos
+        };
+    }
 }
 
 #[derive(Debug)]
@@ -146,6 +163,7 @@ impl Dispatcher {
                 item,
                 count,
                 deaths: 0,
+                nanos: 0.0,
             });
         }
     }
@@ -264,6 +282,7 @@ impl Dispatcher {
         let done = front.split_front(count);
         if front.count == 0 {
             pieces.pop_front();
+            self.workers[worker].forget_work(done.nanos);
         }
         if let Some(job) = self.jobs.get_mut(&done.job) {
             let sample = nanos.clamp(1, 1 << 50) as f64 / count as f64;
@@ -293,6 +312,7 @@ impl Dispatcher {
             if kept.count == 0 {
                 piece.deaths = back.deaths;
                 self.workers[worker].pieces.pop_back();
+                self.workers[worker].forget_work(piece.nanos);
             } else {
                 *back = kept;
             }
@@ -372,6 +392,7 @@ impl Dispatcher {
                         return;
                     };
                     self.workers[index].pieces.push_back(piece);
+                    self.workers[index].backlog_nanos += piece.nanos;
                     actions.push(Action::Send {
                         worker: index,
                         piece,
@@ -386,17 +407,7 @@ impl Dispatcher {
         worker.is_up
             && worker.skips == 0
             && worker.pieces.len() < pieces_max
-            && (worker.pieces.len() < 2 || self.backlog_nanos(worker) < BACKLOG_NANOS)
-    }
-
-    /// The work of a worker, as far as it can be told: infinite where nothing is known.
-    fn backlog_nanos(&self, worker: &Worker) -> f64 {
-        let nanos =
-            |piece: &Piece| match self.jobs.get(&piece.job).and_then(|job| job.nanos_per_item) {
-                Some(nanos) => nanos * piece.count as f64,
-                None => f64::INFINITY,
-            };
-        worker.pieces.iter().map(nanos).sum()
+            && (worker.pieces.len() < 2 || worker.backlog_nanos < BACKLOG_NANOS)
     }
 
     /// The next piece of the job whose turn it is.
@@ -407,16 +418,23 @@ impl Dispatcher {
         self.served = id;
         let workers = self.workers.len();
         let job = self.jobs.get_mut(&id)?;
-        let ready: usize = job.ready.iter().map(|piece| piece.count).sum();
+        let nanos_per_item = job.nanos_per_item.unwrap_or(UNKNOWN_NANOS);
+        let is_shared_out = job.piece_items.is_none() && job.is_complete;
+        let ready = if is_shared_out {
+            job.ready.iter().map(|piece| piece.count).sum::<usize>()
+        } else {
+            0
+        };
         let front = job.ready.front_mut()?;
         let mut count = job
             .piece_items
             .unwrap_or_else(|| piece_items(job.nanos_per_item));
-        if job.piece_items.is_none() && job.is_complete {
+        if is_shared_out {
             // Towards the end, what is left is shared out.
             count = count.min(ready.div_ceil(workers));
         }
-        let piece = front.split_front(count.clamp(1, front.count));
+        let mut piece = front.split_front(count.clamp(1, front.count));
+        piece.nanos = nanos_per_item * piece.count as f64;
         if front.count == 0 {
             job.ready.pop_front();
         }
@@ -431,12 +449,10 @@ impl Dispatcher {
         }
         let candidates = self.workers.iter().enumerate().filter(|(_, worker)| {
             let items: usize = worker.pieces.iter().map(|piece| piece.count).sum();
-            worker.is_up && items > 1 && self.backlog_nanos(worker) > WORTH_TAKING_NANOS
+            worker.is_up && items > 1 && worker.backlog_nanos > WORTH_TAKING_NANOS
         });
-        let most = candidates.max_by(|(_, one), (_, other)| {
-            self.backlog_nanos(one)
-                .total_cmp(&self.backlog_nanos(other))
-        });
+        let most = candidates
+            .max_by(|(_, one), (_, other)| one.backlog_nanos.total_cmp(&other.backlog_nanos));
         if let Some((worker, _)) = most {
             actions.push(Action::Revoke { worker, all: false });
         }
