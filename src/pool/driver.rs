@@ -130,6 +130,14 @@ impl Driver {
             }
         }
         core.staff.settle();
+        // A server that died over some of them: these are asked for again. A refusal is final.
+        for index in 0..core.staff.slots().len() {
+            if core.staff.slots()[index].has_ended() && core.staff.was_server_lost() {
+                core.staff.bury(index, 0);
+                core.staff.hire(index)?;
+                core.staff.settle();
+            }
+        }
         if core.staff.slots().iter().any(Slot::has_ended) {
             return Err(core.staff.take_refusal());
         }

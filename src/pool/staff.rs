@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::pool::dispatch::JobId;
 use crate::pool::protocol::to_worker;
 use crate::pool::worker::describe_worker;
-use crate::process::{self, Child, Echo, Order, StartMethod, Starting};
+use crate::process::{self, Child, Echo, NotStarted, Order, StartMethod, Starting};
 use crate::sys::limits;
 use crate::sys::poll::Watch;
 use crate::wire::batch::Batch;
@@ -29,6 +29,8 @@ pub(crate) struct Staff {
     /// Why the last start failed, and how many have in a row.
     refusal: Option<Error>,
     starts_failed: usize,
+    /// Whether it failed because the server died, and not because the system refused.
+    is_server_lost: bool,
 }
 
 /// A worker's place: when one has ended, another takes it.
@@ -119,13 +121,14 @@ impl Worker {
     }
 
     /// Waits until the process runs.
-    fn settle(&mut self) -> Result<()> {
+    fn settle(&mut self) -> Result<(), NotStarted> {
         if let State::Starting(starting) = &mut self.process {
             let Some(starting) = starting.take() else {
-                return Err(Error::refused(
+                let why = "it was refused before";
+                return Err(NotStarted::Refused(Error::refused(
                     "cannot start a worker",
-                    "it was refused before",
-                ));
+                    why,
+                )));
             };
             self.process = State::Running(starting.wait()?);
         }
@@ -214,6 +217,7 @@ impl Staff {
             watch: Arc::new(watch),
             refusal: None,
             starts_failed: 0,
+            is_server_lost: false,
         })
     }
 
@@ -277,6 +281,11 @@ impl Staff {
         Ok(())
     }
 
+    /// Whether the last start that failed did so because the server died.
+    pub(crate) fn was_server_lost(&self) -> bool {
+        self.is_server_lost
+    }
+
     /// Why the last start failed, for the caller who asked for it.
     pub(crate) fn take_refusal(&mut self) -> Error {
         let unknown = || Error::refused("cannot start a worker", "it ended at once");
@@ -302,7 +311,8 @@ impl Staff {
             }
             match worker.settle() {
                 Err(error) => {
-                    self.refusal = Some(error);
+                    self.is_server_lost = matches!(error, NotStarted::ServerDied(_));
+                    self.refusal = Some(error.into());
                     slot.has_ended = true;
                 }
                 Ok(()) => {
@@ -368,7 +378,7 @@ impl Staff {
         self.watch.remove(worker.link.news());
         if matches!(worker.process, State::Starting(Some(_))) {
             if let Err(error) = worker.settle() {
-                self.refusal = Some(error);
+                self.refusal = Some(error.into());
             }
         }
         if let State::Running(child) = &worker.process {

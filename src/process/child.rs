@@ -26,6 +26,25 @@ pub(crate) struct Starting {
     pub(crate) server: Arc<PidFd>,
 }
 
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) enum NotStarted {
+    /// The server died before it took the request in: nothing was started, and it can be asked for again.
+    ServerDied(Error),
+    Refused(Error),
+}
+
+impl From<NotStarted> for Error {
+    fn from(error: NotStarted) -> Error {
+        match error {
+            NotStarted::ServerDied(error) | NotStarted::Refused(error) => error,
+        }
+    }
+}
+
+/// How often a process is asked for, where servers die over it.
+pub(crate) const TRIES: usize = 3;
+
 /// A process that runs, or has ended.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -51,15 +70,18 @@ impl Starting {
     /// # Errors
     ///
     /// Where it could not be started, or the server died over it.
-    pub(crate) fn wait(self) -> Result<Child> {
+    pub(crate) fn wait(self) -> Result<Child, NotStarted> {
         let operation = || format!("cannot start process {:?}", self.name);
         let mut returned = None;
         loop {
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Error::io(operation(), error)),
+                Err(error) => return Err(NotStarted::Refused(Error::io(operation(), error))),
                 Ok(None) => {
-                    return Err(Error::refused(operation(), "the fork server died over it"));
+                    return Err(NotStarted::ServerDied(Error::refused(
+                        operation(),
+                        "the fork server died over it",
+                    )));
                 }
                 Ok(Some(news)) => match (news.head, news.descriptors.into_iter().next()) {
                     // A process that is quick may have returned before the server tells of it.
@@ -80,22 +102,25 @@ impl Starting {
                     (News::Refused { what, errno, limit }, _) => {
                         let error = io::Error::from_raw_os_error(errno);
                         let operation = format!("{}: {what}", operation());
-                        return Err(Error::limit(operation, error, limit));
+                        return Err(NotStarted::Refused(Error::limit(operation, error, limit)));
                     }
                     _ => {
-                        return Err(Error::refused(
+                        return Err(NotStarted::Refused(Error::refused(
                             operation(),
                             "the fork server talks nonsense",
-                        ));
+                        )));
                     }
                 },
             }
             // The server may have died with the request unread in its socket.
             let [news, server_ended] =
                 readable([self.status.as_fd(), self.server.as_fd()], Deadline::NEVER)
-                    .map_err(|error| Error::io(operation(), error))?;
+                    .map_err(|error| NotStarted::Refused(Error::io(operation(), error)))?;
             if server_ended && !news {
-                return Err(Error::refused(operation(), "the fork server died over it"));
+                return Err(NotStarted::Refused(Error::refused(
+                    operation(),
+                    "the fork server died over it",
+                )));
             }
         }
     }

@@ -324,9 +324,7 @@ impl ProcessBuilder {
             variables: self.variables,
             stack_size: self.stack_size,
         };
-        let starting = launcher::start(order, &arguments, &[])?;
-        let name = starting.name.clone();
-        let child = starting.wait()?;
+        let (name, child) = launcher::start_and_wait(&order, &arguments)?;
         let process = Arc::clone(child.process());
         Ok(Process {
             pid: child.pid(),

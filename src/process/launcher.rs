@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::process::bootstrap;
-use crate::process::child::Starting;
+use crate::process::child::{Child, NotStarted, Starting, TRIES};
 use crate::process::current::{self, DEPTH_MAX};
 use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
 use crate::process::server::image;
@@ -22,7 +22,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A process that is wanted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) name: Option<String>,
     pub(crate) is_daemon: bool,
@@ -156,6 +156,26 @@ pub(crate) fn start(
 
 /// How many servers are started for one process, where each dies at once.
 const SERVERS_MAX: usize = 3;
+
+/// Starts a process and waits until it runs; returns its name as well. Asks again where the server died before it took the
+/// request in, so that nothing was started.
+///
+/// # Errors
+///
+/// As [`start`], and where the system refuses the process.
+pub(crate) fn start_and_wait(order: &Order, arguments: &[u8]) -> Result<(String, Child)> {
+    let mut tries_left = TRIES;
+    loop {
+        tries_left -= 1;
+        let starting = start(order.clone(), arguments, &[])?;
+        let name = starting.name.clone();
+        match starting.wait() {
+            Ok(child) => return Ok((name, child)),
+            Err(NotStarted::ServerDied(_)) if tries_left > 0 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
 
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};

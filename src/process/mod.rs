@@ -13,6 +13,6 @@ pub use current::{CurrentProcess, ParentProcess, available_parallelism, current_
 pub use handle::{Process, ProcessBuilder, Run};
 pub use request::StartMethod;
 
-pub(crate) use child::{Child, Starting};
+pub(crate) use child::{Child, NotStarted, Starting};
 pub(crate) use launcher::{Order, start};
 pub(crate) use request::Echo;

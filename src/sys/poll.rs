@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Blocks until one of `descriptors` is readable or closed, or `deadline` passes; tells which are.
@@ -73,29 +73,29 @@ impl Watch {
 /// A descriptor that any thread can make readable, to wake one that waits.
 #[derive(Debug)]
 pub(crate) struct Wake {
-    event: EventFd,
+    event: OwnedFd,
 }
 
 impl Wake {
     pub(crate) fn new() -> io::Result<Wake> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_flags(flags)?;
         Ok(Wake {
-            event: EventFd::from_flags(flags)?,
+            event: above_streams(event.into())?,
         })
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.event.as_fd()
     }
 
     /// Makes it readable. Fails only where it already is.
     pub(crate) fn ring(&self) {
-        let _already_readable = self.event.write(1);
+        let _already_readable = nix::unistd::write(&self.event, &1u64.to_ne_bytes());
     }
 
     /// Makes it unreadable again.
     pub(crate) fn clear(&self) {
-        let _nothing_there = self.event.read();
+        let _nothing_there = nix::unistd::read(&self.event, &mut [0; 8]);
     }
 }

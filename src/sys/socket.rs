@@ -125,7 +125,9 @@ pub(crate) fn receive(
         ));
     }
     record.truncate(received as usize);
-    Ok(Some((record, descriptors)))
+    let descriptors: io::Result<Vec<OwnedFd>> =
+        descriptors.into_iter().map(above_streams).collect();
+    Ok(Some((record, descriptors?)))
 }
 
 /// Room for the most descriptors that one record carries.

@@ -50,3 +50,18 @@ pub(crate) fn set_environment(name: &str, value: &str) {
     // SAFETY: called in a process that runs one test only, while no other thread of it touches the environment.
     unsafe { env::set_var(name, value) };
 }
+
+/// Runs `body` in a fork of this process, and returns what `waitpid` says of it. What it panics with is exit code 101.
+pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
+    // SAFETY: called in a process that runs one test only, on its only busy thread: the child finds no lock held.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None).unwrap() {
+            nix::sys::wait::WaitStatus::Exited(_, code) => code,
+            other => panic!("the fork ended by {other:?}"),
+        },
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            exit_at_once(if result.is_ok() { 0 } else { 101 })
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a hostile look at the crate once found broken: each was a hang, a lost worker or a leak.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::census::{family, poll, process};
+use common::{LIMIT, assert_serves, each_method_alone, kill_hard, pool, unsafely};
+use multiprocess::{Process, TaskErrorKind};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+each_method_alone!(an_iterator_that_panics_ends_its_imap, |method| {
+    let pool = pool(method, 2);
+    let numbers = (0..20_u32).inspect(|&number| assert_ne!(number, 5, "in the iterator"));
+    let mut results = pool.job().chunk_size(4).imap(numbers.clone(), |n| n);
+    let mut panics = 0;
+    while let Some(result) =
+        catch_unwind(AssertUnwindSafe(|| results.next())).unwrap_or_else(|_| {
+            panics += 1;
+            Some(Ok(0))
+        })
+    {
+        assert!(result.unwrap() < 5);
+    }
+    drop(results);
+    let texts = numbers.map(|number| number.to_string());
+    let mut results = pool.job().chunk_size(4).imap(texts, |text| text);
+    while let Ok(result) = catch_unwind(AssertUnwindSafe(|| results.next())) {
+        assert!(result.unwrap().is_ok());
+    }
+    assert!(results.next().is_none());
+    assert_eq!(panics, 1);
+    drop(results);
+    assert_serves(&pool);
+});
+
+each_method_alone!(
+    a_fork_of_the_application_has_no_part_in_its_pools,
+    |method| {
+        let pool = pool(method, 2);
+        assert_serves(&pool);
+        let before = pool.worker_pids();
+        let mut pool = Some(pool);
+        let code = unsafely::in_fork(|| {
+            let pool = pool.take().unwrap();
+            let error = pool.apply(1, |n: i32| n).unwrap_err();
+            assert_eq!(error.kind(), TaskErrorKind::System);
+            drop(pool);
+        });
+        assert_eq!(code, 0);
+        let pool = pool.unwrap();
+        assert_eq!(pool.worker_pids(), before);
+        assert_serves(&pool);
+    }
+);
+
+each_method_alone!(with_standard_input_closed_it_serves, |method| {
+    nix::unistd::close(0).unwrap();
+    let pool = pool(method, 2);
+    assert_serves(&pool);
+    let child = Process::builder()
+        .start_method(method)
+        .spawn((), |()| std::io::read_to_string(std::io::stdin()).unwrap())
+        .unwrap();
+    assert_eq!(child.join().unwrap(), "");
+    drop(pool);
+    // The census counts descriptors: their number is to be as it was.
+    let null = std::fs::File::open("/dev/null").unwrap();
+    std::mem::forget(null);
+});
+
+each_method_alone!(
+    more_processes_than_the_application_may_have_descriptors_start_all_the_same,
+    |method| {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(hard > 200, "this machine allows {hard} descriptors only");
+        setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+        let pids: Vec<u32> = (0..80)
+            .map(|_| {
+                let child = Process::builder()
+                    .daemon(true)
+                    .start_method(method)
+                    .spawn((), |()| {
+                        loop {
+                            std::thread::park();
+                        }
+                    });
+                let child: Process<()> = child.unwrap();
+                child.pid()
+            })
+            .collect();
+        let limit = Process::builder()
+            .start_method(method)
+            .spawn((), |()| getrlimit(Resource::RLIMIT_NOFILE).unwrap().0)
+            .unwrap();
+        // The server takes what it can get, and gives each process what the application had when the server was born.
+        assert_eq!(limit.join().unwrap(), soft);
+        let pool = pool(method, 2);
+        assert_serves(&pool);
+        for pid in pids {
+            kill_hard(pid);
+            poll(LIMIT, || process(pid), Option::is_none);
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    }
+);
+
+each_method_alone!(
+    a_fork_server_that_is_killed_leaves_no_zombie_and_no_descriptor,
+    |method| {
+        let start = || Process::builder().start_method(method).spawn(1, |n: i32| n);
+        for _ in 0..30 {
+            assert_eq!(start().unwrap().join().unwrap(), 1);
+            let servers = family(std::process::id(), None);
+            for server in servers
+                .iter()
+                .filter(|process| process.command.contains("forkserver"))
+            {
+                kill_hard(server.pid);
+            }
+            // The request may reach the dying server, or the next one; the process is started once.
+            assert_eq!(start().unwrap().join().unwrap(), 1);
+            let family = family(std::process::id(), None);
+            assert!(
+                family.iter().all(|process| process.state != 'Z'),
+                "{family:?}"
+            );
+        }
+        assert_serves(&pool(method, 2));
+    }
+);
+
+each_method_alone!(a_result_whose_drop_panics_is_told, |method| {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Grenade(u32);
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            assert_ne!(self.0, std::process::id(), "dropped where it was made");
+        }
+    }
+    let child = Process::builder()
+        .start_method(method)
+        .spawn((), |()| Grenade(std::process::id()))
+        .unwrap();
+    let error = child.join().map(|_| ()).unwrap_err();
+    assert!(!error.is_crash(), "{error}");
+    assert!(
+        error.to_string().contains("dropped where it was made"),
+        "{error}"
+    );
+});
