@@ -6,7 +6,7 @@ mod common;
 
 use common::census::{family, poll, process};
 use common::{LIMIT, assert_serves, each_method_alone, kill_hard, pool, unsafely};
-use multiprocess::{Process, TaskErrorKind};
+use multiprocess::{Process, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -150,3 +150,44 @@ each_method_alone!(a_result_whose_drop_panics_is_told, |method| {
         "{error}"
     );
 });
+
+/// Has the loader list a program's libraries and exit, instead of running it.
+const DIES_EARLY: &str = "LD_TRACE_LOADED_OBJECTS";
+
+#[test]
+fn a_process_that_dies_before_its_first_message_is_an_error_at_once() {
+    common::within(LIMIT, || {
+        let child = Process::builder()
+            .start_method(StartMethod::Spawn)
+            .env(DIES_EARLY, "1")
+            .spawn(1, |n: i32| n)
+            .unwrap();
+        let error = child.join().unwrap_err();
+        assert!(error.is_crash(), "{error}");
+        assert_eq!(error.exit_status().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn workers_that_die_before_their_first_message_are_an_error_and_the_pool_recovers() {
+    let name = "workers_that_die_before_their_first_message_are_an_error_and_the_pool_recovers";
+    let test = common::alone::test_path(module_path!(), name);
+    common::alone::in_own_process(&test, LIMIT, || {
+        let pool = pool(StartMethod::Spawn, 2);
+        assert_serves(&pool);
+        unsafely::set_environment(DIES_EARLY, "1");
+        let error = pool
+            .map(0..8_u32, |_| -> u32 { std::process::abort() })
+            .unwrap_err();
+        assert!(error.is_crash(), "{error}");
+        let results: Vec<_> = pool.imap(0..8_u32, |n| n).collect();
+        assert_eq!(results.len(), 8);
+        assert!(
+            results
+                .iter()
+                .all(|result| result.as_ref().is_err_and(|error| error.is_crash()))
+        );
+        unsafely::unset_environment(DIES_EARLY);
+        assert_serves(&pool);
+    });
+}

@@ -189,6 +189,7 @@ impl Driver {
         }
         let mut core = self.core.lock();
         core.hire_missing();
+        core.staff.has_got_on();
         let id = core
             .dispatcher
             .open(function.to_bits(), piece_items, is_collected);
@@ -431,6 +432,8 @@ impl Core {
                 }
             };
             self.tell(piece, told);
+            // The job gets on, if only by failures.
+            self.staff.has_got_on();
         }
         if end.is_worth_replacing(held > 0 || charged.is_some()) {
             self.hire(index);
@@ -454,8 +457,14 @@ impl Core {
 
     /// Where no worker is left and none can be had, every job is told.
     fn break_if_deserted(&mut self) {
-        if self.dispatcher.has_workers() {
+        if self.dispatcher.has_workers() || self.jobs.is_empty() {
             return;
+        }
+        if self.staff.may_try_again() {
+            self.hire(0);
+            if self.dispatcher.has_workers() {
+                return;
+            }
         }
         let why = self.staff.refusal();
         for job in self.jobs.values_mut() {

@@ -29,6 +29,8 @@ pub(crate) struct Staff {
     /// Why the last start failed, and how many have in a row.
     refusal: Option<Error>,
     starts_failed: usize,
+    /// How often in a row a worker was tried for jobs that had none left.
+    last_tries: usize,
     /// Whether it failed because the server died, and not because the system refused.
     is_server_lost: bool,
 }
@@ -108,6 +110,9 @@ impl End {
         !self.is_refused && (self.was_useful || had_items)
     }
 }
+
+/// How many workers are tried in a row for jobs that have none left.
+const LAST_TRIES_MAX: usize = 6;
 
 /// How many starts in a row may fail before that is final for the jobs that wait.
 const STARTS_FAILED_MAX: usize = 3;
@@ -217,6 +222,7 @@ impl Staff {
             watch: Arc::new(watch),
             refusal: None,
             starts_failed: 0,
+            last_tries: 0,
             is_server_lost: false,
         })
     }
@@ -361,6 +367,18 @@ impl Staff {
         self.slots[index].has_ended = true;
     }
 
+    /// Whether one more worker is tried for jobs that have none left: workers that die before they are any use must not be
+    /// tried for ever.
+    pub(crate) fn may_try_again(&mut self) -> bool {
+        self.last_tries += 1;
+        self.last_tries <= LAST_TRIES_MAX
+    }
+
+    /// Some item has its outcome: what is tried next is tried with fresh patience.
+    pub(crate) fn has_got_on(&mut self) {
+        self.last_tries = 0;
+    }
+
     /// Counts a start that failed; returns whether no other is tried for now.
     fn fail_start(&mut self) -> bool {
         self.starts_failed += 1;
@@ -395,6 +413,7 @@ impl Staff {
         let was_useful = worker.resolved > 0;
         if was_useful {
             self.starts_failed = 0;
+            self.has_got_on();
         }
         let pid = worker.pid();
         let status = match worker.process {

@@ -65,3 +65,9 @@ pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
         }
     }
 }
+
+/// Removes an environment variable of this process.
+pub(crate) fn unset_environment(name: &str) {
+    // SAFETY: as in `set_environment`.
+    unsafe { env::remove_var(name) };
+}
