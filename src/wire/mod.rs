@@ -1,6 +1,7 @@
 //! Values as bytes, batches of them, and the link that carries messages between two processes.
 
 pub(crate) mod codec;
+pub(crate) mod handles;
 pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;
