@@ -25,6 +25,7 @@ use crate::sys::poll::{Wake, Watch};
 use crate::sys::{identity, limits};
 use crate::task::Received;
 use crate::wire::batch::{Batch, Lane};
+use crate::wire::value::Packed;
 use crate::wire::{Header, Message, codec};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -98,7 +99,7 @@ struct Core {
 #[derive(Debug)]
 struct Job {
     function: FunctionId,
-    captures: Option<Arc<Vec<u8>>>,
+    captures: Option<Arc<Packed>>,
     batches: HashMap<u64, (Arc<Batch>, usize)>,
     events: Vec<Event>,
 }
@@ -176,7 +177,7 @@ impl Driver {
     pub(crate) fn open(
         &self,
         function: FunctionId,
-        captures: Option<Arc<Vec<u8>>>,
+        captures: Option<Arc<Packed>>,
         piece_items: Option<usize>,
         is_collected: bool,
     ) -> Result<JobId, TaskError> {
@@ -360,7 +361,11 @@ impl Core {
 
     /// Takes in one message; `None` if no sound worker would send it now.
     fn take_in(&mut self, index: usize, message: Message) -> Option<()> {
-        let Message { header, body } = message;
+        let Message {
+            header,
+            body,
+            descriptors,
+        } = message;
         let [ticket, lane, nanos, _] = header.words;
         let count = header.count as usize;
         let worker = self.staff.worker(index)?;
@@ -373,7 +378,7 @@ impl Core {
             from_worker::RESULTS => {
                 let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
                 let piece = self.dispatcher.finished(index, count, nanos)?;
-                let received = Received::new(lane, count, body, pid);
+                let received = Received::new(lane, count, body, descriptors, pid);
                 self.tell(piece, |item| Event::Results { item, received });
             }
             from_worker::FAILED => {

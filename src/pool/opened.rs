@@ -5,6 +5,7 @@ use crate::pool::driver::{Driver, Event, Patience, Turn};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::sys::function::FunctionId;
 use crate::task::{Items, Portable, Produced};
+use crate::wire::value::Packed;
 use std::sync::Arc;
 
 /// A batch is closed when it has this many bytes.
@@ -13,7 +14,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// What the driver has to know of a job.
 pub(crate) struct Spec {
     pub(crate) function: Option<FunctionId>,
-    pub(crate) captures: Result<Option<Arc<Vec<u8>>>, TaskError>,
+    pub(crate) captures: Result<Option<Arc<Packed>>, TaskError>,
     pub(crate) piece_items: Option<usize>,
 }
 

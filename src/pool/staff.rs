@@ -9,10 +9,11 @@ use crate::process::{self, Child, Echo, NotStarted, Order, StartMethod, Starting
 use crate::sys::limits;
 use crate::sys::poll::Watch;
 use crate::wire::batch::Batch;
-use crate::wire::{Header, Link, LinkError};
+use crate::wire::value::Packed;
+use crate::wire::{Header, Link, LinkError, Sent};
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -67,7 +68,7 @@ enum State {
 struct Outgoing {
     header: Header,
     body: Body,
-    sent: usize,
+    sent: Sent,
     /// Where in the stream of bytes it began, once it has.
     start: u64,
 }
@@ -76,7 +77,7 @@ struct Outgoing {
 #[derive(Debug)]
 pub(crate) enum Body {
     Empty,
-    Captures(Arc<Vec<u8>>),
+    Captures(Arc<Packed>),
     Items(Arc<Batch>, Range<usize>),
 }
 
@@ -84,8 +85,16 @@ impl Body {
     fn bytes(&self) -> &[u8] {
         match self {
             Body::Empty => &[],
-            Body::Captures(bytes) => bytes,
+            Body::Captures(captures) => &captures.bytes,
             Body::Items(batch, range) => batch.slice(range.clone()),
+        }
+    }
+
+    fn descriptors(&self) -> &[Arc<OwnedFd>] {
+        match self {
+            Body::Empty => &[],
+            Body::Captures(captures) => &captures.descriptors,
+            Body::Items(batch, range) => batch.descriptors(range.clone()),
         }
     }
 }
@@ -149,7 +158,7 @@ impl Worker {
         self.outgoing.push_back(Outgoing {
             header,
             body,
-            sent: 0,
+            sent: Sent::default(),
             start: 0,
         });
     }
@@ -169,7 +178,7 @@ impl Worker {
             let is_next = front.header.words[1] == self.resolved;
             front.header.kind == to_worker::CHUNK
                 && is_next
-                && front.sent > 0
+                && front.sent.bytes > 0
                 && taken > front.start
         })
     }
@@ -177,7 +186,7 @@ impl Worker {
     /// How many of its next items end with those of a message that is being sent.
     pub(crate) fn items_in_transfer(&self) -> usize {
         match self.outgoing.front() {
-            Some(front) if front.header.kind == to_worker::CHUNK && front.sent > 0 => {
+            Some(front) if front.header.kind == to_worker::CHUNK && front.sent.bytes > 0 => {
                 let end = front.header.words[1] + u64::from(front.header.count);
                 end.saturating_sub(self.resolved) as usize
             }
@@ -190,13 +199,12 @@ impl Worker {
             return Ok(());
         }
         while let Some(front) = self.outgoing.front_mut() {
-            if front.sent == 0 {
+            if front.sent.bytes == 0 {
                 (front.start, _) = self.link.positions();
             }
-            if !self
-                .link
-                .try_send(&front.header, front.body.bytes(), &mut front.sent)?
-            {
+            let (bytes, descriptors) = (front.body.bytes(), front.body.descriptors());
+            let link = &mut self.link;
+            if !link.try_send(&front.header, bytes, descriptors, &mut front.sent)? {
                 break;
             }
             self.outgoing.pop_front();

@@ -8,6 +8,8 @@ use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Items that take longer than this run alone: each outcome is sent before the next item is begun.
@@ -91,7 +93,8 @@ impl Worker {
             let job = message.header.words[0];
             match message.header.kind {
                 to_worker::CAPTURES => {
-                    self.captures.insert(job, Captures::Packed(message.body));
+                    let packed = Captures::Packed(message.body, message.descriptors);
+                    self.captures.insert(job, packed);
                 }
                 to_worker::FORGET => {
                     if let Some(captures) = self.captures.remove(&job) {
@@ -120,7 +123,15 @@ impl Worker {
         let captures = self.captures.remove(&job).unwrap_or_default();
         let count = message.header.count as usize;
         let progress = self.link.note();
-        let mut chunk = Chunk::new(lane, count, message.body, ticket, progress, captures);
+        let mut chunk = Chunk::new(
+            lane,
+            count,
+            message.body,
+            message.descriptors,
+            ticket,
+            progress,
+            captures,
+        );
         let mut claimed = 0;
         while chunk.left() > 0 {
             if claimed == 0 {
@@ -132,6 +143,7 @@ impl Worker {
                     from_worker::SKIPPED,
                     chunk.left(),
                     [chunk.ticket(), 0, 0, 0],
+                    &[],
                     &[],
                 )?;
                 self.link.flush()?;
@@ -167,7 +179,14 @@ impl Worker {
             let count = output.count();
             let lane = u64::from(output.lane().to_bits());
             let words = [ticket, lane, nanos.saturating_mul(count as u64), 0];
-            self.tell(from_worker::RESULTS, count, words, output.bytes())?;
+            let descriptors = output.descriptors();
+            self.tell(
+                from_worker::RESULTS,
+                count,
+                words,
+                output.bytes(),
+                descriptors,
+            )?;
             ticket += count as u64;
         }
         let failed = matches!(ended, Ended::Failed(_));
@@ -177,7 +196,7 @@ impl Worker {
             if codec::encode(&error, &mut body).is_err() {
                 body.clear();
             }
-            self.tell(from_worker::FAILED, 1, [ticket, 0, nanos, 0], &body)?;
+            self.tell(from_worker::FAILED, 1, [ticket, 0, nanos, 0], &body, &[])?;
         }
         // The parent may have said that it need not be woken for each. It says so before it looks once more and sleeps, so
         // its word is read after the outcomes are shown: either it sees these, or this sees what it said last.
@@ -194,6 +213,7 @@ impl Worker {
         count: usize,
         words: [u64; 4],
         body: &[u8],
+        descriptors: &[Arc<OwnedFd>],
     ) -> Result<(), LinkError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.link.send(
@@ -204,6 +224,7 @@ impl Worker {
                 ..Header::default()
             },
             body,
+            descriptors,
         )
     }
 }

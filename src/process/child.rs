@@ -10,7 +10,7 @@ use crate::process::request::News;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::Patience;
-use crate::task::Returned;
+use crate::task::Arrived;
 use crate::wire::record;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,7 +52,7 @@ pub(crate) struct Child {
     process: Arc<PidFd>,
     status: OwnedFd,
     server: Arc<PidFd>,
-    returned: Option<Returned>,
+    returned: Option<Arrived>,
     end: End,
 }
 
@@ -83,10 +83,12 @@ impl Starting {
                         "the fork server died over it",
                     )));
                 }
-                Ok(Some(news)) => match (news.head, news.descriptors.into_iter().next()) {
+                Ok(Some(mut news)) => match (news.head, news.descriptors.pop()) {
                     // A process that is quick may have returned before the server tells of it.
-                    (News::Returned(result), _) => {
-                        returned = Some(Returned(result.map(|()| news.payload)));
+                    (News::Returned(result), last) => {
+                        news.descriptors.extend(last);
+                        let came = (news.payload, news.descriptors);
+                        returned = Some(Arrived(result.map(|()| came)));
                         continue;
                     }
                     (News::Started { pid }, Some(process)) => {
@@ -183,15 +185,15 @@ impl Child {
     }
 
     /// What its function came to, once it has ended.
-    pub(crate) fn into_returned(self) -> Returned {
+    pub(crate) fn into_arrived(self) -> Arrived {
         let pid = self.pid;
         match (self.returned, self.end) {
-            (Some(Returned(result)), _) => Returned(result.map_err(|error| error.in_process(pid))),
+            (Some(Arrived(result)), _) => Arrived(result.map_err(|error| error.in_process(pid))),
             (None, End::Exited(status)) => {
-                Returned(Err(TaskError::crash(Some(status)).in_process(pid)))
+                Arrived(Err(TaskError::crash(Some(status)).in_process(pid)))
             }
             (None, End::Running | End::Lost) => {
-                Returned(Err(TaskError::crash(None).in_process(pid)))
+                Arrived(Err(TaskError::crash(None).in_process(pid)))
             }
         }
     }
@@ -208,7 +210,8 @@ impl Child {
                 Ok(None) => return Ok(true),
                 Ok(Some(news)) => match news.head {
                     News::Returned(result) => {
-                        self.returned = Some(Returned(result.map(|()| news.payload)));
+                        let came = (news.payload, news.descriptors);
+                        self.returned = Some(Arrived(result.map(|()| came)));
                     }
                     News::Exited { status } => {
                         self.end = End::Exited(ExitStatus::from_raw(status));

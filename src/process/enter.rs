@@ -7,8 +7,9 @@ use crate::sys::socket::Patience;
 use crate::sys::{descriptor, function, limits, signal};
 use crate::task::{self, Call, Returned};
 use crate::wire::record::{self, Record};
+use crate::wire::value::Packed;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The exit code of a process whose function panicked, as of any Rust program.
 const PANICKED: i32 = 101;
@@ -99,11 +100,19 @@ impl Entrance {
         };
         flush();
         let (head, payload) = match returned.0 {
-            Ok(payload) => (News::Returned(Ok(())), payload),
-            Err(error) => (News::Returned(Err(error)), Vec::new()),
+            Ok(packed) => (News::Returned(Ok(())), packed),
+            Err(error) => (News::Returned(Err(error)), Packed::default()),
         };
+        let descriptors: Vec<BorrowedFd<'_>> =
+            payload.descriptors.iter().map(|one| one.as_fd()).collect();
         // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
-        let _unheard = record::send(status.as_fd(), &head, &payload, &[], Patience::Wait);
+        let _unheard = record::send(
+            status.as_fd(),
+            &head,
+            &payload.bytes,
+            &descriptors,
+            Patience::Wait,
+        );
         drop(status);
         std::process::exit(code)
     }

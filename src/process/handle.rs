@@ -126,7 +126,7 @@ impl<T: Portable> Process<T> {
             let error = TaskError::new(TaskErrorKind::System, error.to_string());
             return Err(error.in_process(self.pid));
         }
-        child.into_returned().unpack()
+        child.into_arrived().unpack()
     }
 }
 
@@ -312,7 +312,7 @@ impl ProcessBuilder {
 
     fn launch<A: Portable, T>(self, args: &A, function: Option<FunctionId>) -> Result<Process<T>> {
         let mut arguments = Vec::new();
-        value::pack(args, &mut arguments).map_err(|why| {
+        let enclosed = value::pack(args, &mut arguments).map_err(|why| {
             TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<A>(), why)
         })?;
         let order = Order {
@@ -324,7 +324,8 @@ impl ProcessBuilder {
             variables: self.variables,
             stack_size: self.stack_size,
         };
-        let (name, child) = launcher::start_and_wait(&order, &arguments)?;
+        let (name, child) = launcher::start_and_wait(&order, &arguments, enclosed.descriptors())?;
+        enclosed.depart();
         let process = Arc::clone(child.process());
         Ok(Process {
             pid: child.pid(),

@@ -10,7 +10,7 @@ use crate::process::server::image;
 use crate::sys::function::FunctionId;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
-use crate::sys::socket::Patience;
+use crate::sys::socket::{Patience, is_gone};
 use crate::sys::{descriptor, fork, identity, limits, socket};
 use crate::wire::record;
 use parking_lot::Mutex;
@@ -163,11 +163,16 @@ const SERVERS_MAX: usize = 3;
 /// # Errors
 ///
 /// As [`start`], and where the system refuses the process.
-pub(crate) fn start_and_wait(order: &Order, arguments: &[u8]) -> Result<(String, Child)> {
+pub(crate) fn start_and_wait(
+    order: &Order,
+    arguments: &[u8],
+    descriptors: &[Arc<OwnedFd>],
+) -> Result<(String, Child)> {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(|one| one.as_fd()).collect();
     let mut tries_left = TRIES;
     loop {
         tries_left -= 1;
-        let starting = start(order.clone(), arguments, &[])?;
+        let starting = start(order.clone(), arguments, &descriptors)?;
         let name = starting.name.clone();
         match starting.wait() {
             Ok(child) => return Ok((name, child)),
@@ -175,14 +180,6 @@ pub(crate) fn start_and_wait(order: &Order, arguments: &[u8]) -> Result<(String,
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected
-    )
 }
 
 impl Server {

@@ -20,6 +20,13 @@ pub(crate) fn readable<const N: usize>(
     Ok(polled.map(|descriptor| descriptor.any().unwrap_or(true)))
 }
 
+/// Blocks until something can be written to `descriptor`, or its peer is gone.
+pub(crate) fn writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let mut polled = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    retry(|| nix::poll::poll(&mut polled, PollTimeout::NONE))?;
+    Ok(())
+}
+
 /// Milliseconds, rounded up, so that a wait never ends before its deadline.
 fn timeout(deadline: Deadline) -> PollTimeout {
     match deadline.remaining() {

@@ -18,16 +18,8 @@ pub(crate) const RECORD_MAX: usize = 16 * 1024;
 
 /// Makes a pair that keeps the boundaries of records.
 pub(crate) fn record_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    pair(SockType::SeqPacket)
-}
-
-/// Makes a pair that carries a stream of bytes.
-pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    pair(SockType::Stream)
-}
-
-fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (one, other) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+    let (one, other) = socketpair(AddressFamily::Unix, kind, None, flags)?;
     Ok((above_streams(one)?, above_streams(other)?))
 }
 
@@ -93,6 +85,36 @@ pub(crate) fn receive(
     patience: Patience,
 ) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut record = vec![0u8; RECORD_MAX];
+    let Some(part) = receive_into(socket, &mut record, patience)? else {
+        return Ok(None);
+    };
+    if part.is_cut || part.lost_descriptors {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a record came in part",
+        ));
+    }
+    record.truncate(part.len);
+    Ok(Some((record, part.descriptors)))
+}
+
+/// What one record brought.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) len: usize,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether the record was longer than there was room for.
+    pub(crate) is_cut: bool,
+    /// Whether it had more descriptors than this process may open.
+    pub(crate) lost_descriptors: bool,
+}
+
+/// Receives one record into `record`; `None` at the end.
+pub(crate) fn receive_into(
+    socket: BorrowedFd<'_>,
+    record: &mut [u8],
+    patience: Patience,
+) -> io::Result<Option<Part>> {
     // Words, so that it is aligned for the headers that the kernel writes there.
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec {
@@ -118,16 +140,17 @@ pub(crate) fn receive(
     if received == 0 {
         return Ok(None);
     }
-    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a record came in part",
-        ));
-    }
-    record.truncate(received as usize);
-    let descriptors: io::Result<Vec<OwnedFd>> =
-        descriptors.into_iter().map(above_streams).collect();
-    Ok(Some((record, descriptors?)))
+    let count = descriptors.len();
+    let descriptors: Vec<OwnedFd> = descriptors
+        .into_iter()
+        .filter_map(|descriptor| above_streams(descriptor).ok())
+        .collect();
+    Ok(Some(Part {
+        len: received as usize,
+        is_cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        lost_descriptors: message.msg_flags & libc::MSG_CTRUNC != 0 || descriptors.len() < count,
+        descriptors,
+    }))
 }
 
 /// Room for the most descriptors that one record carries.
@@ -162,33 +185,25 @@ fn descriptors_of(message: &libc::msghdr) -> Vec<OwnedFd> {
     descriptors
 }
 
+/// What a doorbell is: a record of one byte.
+const BELL: &[u8] = b"!";
+
 /// Sends one byte if that can be done at once. A full buffer is as good: the peer has news to read.
 pub(crate) fn ring(socket: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    match retry(|| nix::sys::socket::send(socket.as_raw_fd(), b"!", flags)) {
+    match retry(|| nix::sys::socket::send(socket.as_raw_fd(), BELL, flags)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         result => result.map(drop),
     }
 }
 
-/// What listening for doorbells brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Bell,
-    Nothing,
-    Closed,
-}
-
-/// Takes the doorbells that are there; with [`Patience::Wait`], blocks until there is one or the peer is gone.
-pub(crate) fn listen(socket: BorrowedFd<'_>, patience: Patience) -> io::Result<Heard> {
-    let mut bells = [0; 64];
-    match retry(|| nix::sys::socket::recv(socket.as_raw_fd(), &mut bells, patience.flags())) {
-        Ok(0) => Ok(Heard::Closed),
-        Ok(_) => Ok(Heard::Bell),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Heard::Closed),
-        Err(error) => Err(error),
-    }
+/// Whether an error of a socket says that its peer is gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected
+    )
 }
 
 /// Takes over the inherited descriptor `number` if it is a Unix socket that a process of our own user made.
@@ -248,16 +263,15 @@ mod tests {
 
     #[test]
     fn a_bell_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
-        let (here, there) = stream_pair().unwrap();
+        let (here, there) = record_pair().unwrap();
         ring(here.as_fd()).unwrap();
-        assert_eq!(listen(there.as_fd(), Patience::Now).unwrap(), Heard::Bell);
-        assert_eq!(
-            listen(there.as_fd(), Patience::Now).unwrap(),
-            Heard::Nothing
-        );
+        let mut bell = [0; 8];
+        let part = receive_into(there.as_fd(), &mut bell, Patience::Now).unwrap();
+        assert_eq!(part.map(|part| part.len), Some(1));
+        let nothing = receive_into(there.as_fd(), &mut bell, Patience::Now).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         drop(there);
         assert!(ring(here.as_fd()).is_err());
-        assert_eq!(listen(here.as_fd(), Patience::Wait).unwrap(), Heard::Closed);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::sys::function::{Body, FunctionId, describe};
 use crate::task::guard::guard;
 use crate::task::items::panic_words;
 use crate::task::portable::{Portable, Stateless};
-use crate::wire::value;
+use crate::wire::value::{self, Packed};
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
@@ -17,20 +17,24 @@ pub(crate) struct Call {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// What a call came to: its result, encoded, or its failure.
+/// What a call came to, where it ran: its result, encoded, or its failure.
 #[derive(Debug)]
-pub(crate) struct Returned(pub(crate) Result<Vec<u8>, TaskError>);
+pub(crate) struct Returned(pub(crate) Result<Packed, TaskError>);
 
-impl Returned {
+/// The same, where it is waited for.
+#[derive(Debug)]
+pub(crate) struct Arrived(pub(crate) Result<(Vec<u8>, Vec<OwnedFd>), TaskError>);
+
+impl Arrived {
     /// The result as a value.
     ///
     /// # Errors
     ///
     /// What became of the function, or of its result on the way.
     pub(crate) fn unpack<T: Portable>(self) -> Result<T, TaskError> {
-        let bytes = self.0?;
+        let (bytes, descriptors) = self.0?;
         let failed = |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
-        match guard(|| value::unpack_owned(bytes)) {
+        match guard(|| value::unpack_owned(bytes, descriptors)) {
             Ok(value) => value.map_err(failed),
             Err(panic) => Err(failed(panic_words(&panic))),
         }
@@ -50,32 +54,41 @@ where
     type Output = Returned;
 
     fn run(function: F, call: &mut Call) -> Returned {
-        Returned(call_once(&function, std::mem::take(&mut call.arguments)))
+        let (arguments, descriptors) = (
+            std::mem::take(&mut call.arguments),
+            std::mem::take(&mut call.descriptors),
+        );
+        Returned(call_once(&function, arguments, descriptors))
     }
 }
 
 fn call_once<A: Portable, T: Portable>(
     function: &impl Fn(A) -> T,
     arguments: Vec<u8>,
-) -> Result<Vec<u8>, TaskError> {
+    descriptors: Vec<OwnedFd>,
+) -> Result<Packed, TaskError> {
     let undecoded =
         |why| TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why);
-    let arguments = match guard(|| value::unpack_owned(arguments)) {
+    let arguments = match guard(|| value::unpack_owned(arguments, descriptors)) {
         Ok(arguments) => arguments.map_err(undecoded)?,
         Err(panic) => return Err(undecoded(panic_words(&panic))),
     };
     let result = guard(|| function(arguments))?;
     let unencoded = |why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<T>(), why);
     let mut bytes = Vec::new();
-    match guard(|| {
+    let packed = guard(|| {
         let packed = value::pack(&result, &mut bytes);
         drop(result);
         packed
-    }) {
+    });
+    let enclosed = match packed {
         Ok(packed) => packed.map_err(unencoded)?,
         Err(panic) => return Err(unencoded(panic_words(&panic))),
-    }
-    Ok(bytes)
+    };
+    Ok(Packed {
+        bytes,
+        descriptors: enclosed.depart(),
+    })
 }
 
 /// The number of a function that is called once.

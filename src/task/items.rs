@@ -3,9 +3,12 @@
 use crate::error::{TaskError, TaskErrorKind};
 use crate::task::guard::guard;
 use crate::task::portable::Portable;
-use crate::wire::batch::{Batch, Lane, begin_frame, end_frame, split_frame};
-use crate::wire::{plain, value};
+use crate::wire::batch::{Batch, Frames, Lane, split_frame};
+use crate::wire::handles::Enclosed;
+use crate::wire::plain;
+use crate::wire::value::{self, Packed};
 use std::any::type_name;
+use std::os::fd::OwnedFd;
 
 /// From this size on, a value that is its own encoding travels alone and without being copied on the way.
 pub(crate) const WHOLE_MIN: usize = 32 * 1024;
@@ -77,12 +80,12 @@ impl<I: Iterator<Item: Portable>> Items<I> {
     }
 
     fn next_framed(&mut self, first: usize, items_max: usize, bytes_max: usize) -> Produced {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        while ends.len() < items_max && bytes.len() < bytes_max {
+        let mut frames = Frames::default();
+        while frames.count() < items_max && frames.bytes.len() < bytes_max {
             let Some(item) = self.pull() else { break };
             if plain::raw_bytes(&item).is_some_and(|bytes| bytes.len() >= WHOLE_MIN) {
                 self.waiting = Some(item);
-                if !ends.is_empty() {
+                if frames.count() > 0 {
                     break;
                 }
                 if let Some(item) = plain::take_raw(&mut self.waiting) {
@@ -91,30 +94,22 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                         batch: Batch::whole(item),
                     };
                 }
-            } else {
-                let start = begin_frame(&mut bytes);
-                if let Err(error) = pack_guarded(&item, &mut bytes) {
-                    bytes.truncate(start);
-                    if ends.is_empty() {
-                        return Produced::Failed {
-                            item: first,
-                            error: error.at_item(Some(first)),
-                        };
-                    }
-                    // It fails once more, alone, when its turn comes.
-                    self.waiting = Some(item);
-                    break;
+            } else if let Err(why) = frames.push(|out| pack_guarded(&item, out)) {
+                if frames.count() == 0 {
+                    let error = unencoded::<I::Item>(why).at_item(Some(first));
+                    return Produced::Failed { item: first, error };
                 }
-                end_frame(&mut bytes, start);
-                ends.push(bytes.len());
+                // It fails once more, alone, when its turn comes.
+                self.waiting = Some(item);
+                break;
             }
         }
-        if ends.is_empty() {
+        if frames.count() == 0 {
             Produced::Exhausted
         } else {
             Produced::Batch {
                 first,
-                batch: Batch::framed(bytes, ends),
+                batch: Batch::framed(frames),
             }
         }
     }
@@ -136,12 +131,13 @@ impl<I: Iterator<Item: Portable>> Items<I> {
     }
 }
 
-fn pack_guarded<T: Portable>(item: &T, out: &mut Vec<u8>) -> Result<(), TaskError> {
-    let failed = |why| TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<T>(), why);
-    match guard(|| value::pack(item, out)) {
-        Ok(packed) => packed.map_err(failed),
-        Err(panic) => Err(failed(panic_words(&panic))),
-    }
+/// Packs a value; a panic of its `Serialize` is one more reason why that failed.
+pub(crate) fn pack_guarded<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<Enclosed, String> {
+    guard(|| value::pack(value, out)).unwrap_or_else(|panic| Err(panic_words(&panic)))
+}
+
+fn unencoded<T>(why: String) -> TaskError {
+    TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<T>(), why)
 }
 
 /// Encodes what a job's function takes beside each item.
@@ -149,10 +145,13 @@ fn pack_guarded<T: Portable>(item: &T, out: &mut Vec<u8>) -> Result<(), TaskErro
 /// # Errors
 ///
 /// Where it cannot be encoded.
-pub(crate) fn pack_captures<C: Portable>(captures: &C) -> Result<Vec<u8>, TaskError> {
+pub(crate) fn pack_captures<C: Portable>(captures: &C) -> Result<Packed, TaskError> {
     let mut bytes = Vec::new();
-    pack_guarded(captures, &mut bytes)?;
-    Ok(bytes)
+    let enclosed = pack_guarded(captures, &mut bytes).map_err(unencoded::<C>)?;
+    Ok(Packed {
+        bytes,
+        descriptors: enclosed.depart(),
+    })
 }
 
 /// A panic of the user's `Serialize` or `Deserialize`, as the reason of another error.
@@ -171,16 +170,24 @@ pub(crate) struct Received {
     left: usize,
     body: Vec<u8>,
     at: usize,
+    descriptors: std::vec::IntoIter<OwnedFd>,
     worker: u32,
 }
 
 impl Received {
-    pub(crate) fn new(lane: Lane, count: usize, body: Vec<u8>, worker: u32) -> Received {
+    pub(crate) fn new(
+        lane: Lane,
+        count: usize,
+        body: Vec<u8>,
+        descriptors: Vec<OwnedFd>,
+        worker: u32,
+    ) -> Received {
         Received {
             lane,
             left: count,
             body,
             at: 0,
+            descriptors: descriptors.into_iter(),
             worker,
         }
     }
@@ -227,7 +234,7 @@ impl Received {
     fn next_value<R: Portable>(&mut self) -> Result<R, String> {
         let torn = || "the worker's message is torn".to_owned();
         match self.lane {
-            Lane::Whole => value::unpack_owned(std::mem::take(&mut self.body)),
+            Lane::Whole => value::unpack_owned(std::mem::take(&mut self.body), Vec::new()),
             Lane::Numbers(size) => {
                 let size = size as usize;
                 let bytes = self.body.get(self.at..self.at + size).ok_or_else(torn)?;
@@ -241,9 +248,9 @@ impl Received {
             }
             Lane::Framed => {
                 let mut rest = self.body.get(self.at..).ok_or_else(torn)?;
-                let bytes = split_frame(&mut rest).ok_or_else(torn)?;
+                let (bytes, count) = split_frame(&mut rest).ok_or_else(torn)?;
                 self.at = self.body.len() - rest.len();
-                value::unpack(bytes)
+                value::unpack(bytes, self.descriptors.by_ref().take(count).collect())
             }
         }
     }
@@ -327,20 +334,20 @@ mod tests {
 
     #[test]
     fn a_torn_answer_is_an_error_for_each_result() {
-        let mut framed = Received::new(Lane::Framed, 2, vec![200, 0, 0], 1);
+        let mut framed = Received::new(Lane::Framed, 2, vec![200, 0, 0], Vec::new(), 1);
         assert!(framed.next::<String>(0).is_err());
         assert!(framed.next::<String>(1).is_err());
-        let mut numbers = Received::new(Lane::Numbers(8), 2, vec![1; 9], 1);
+        let mut numbers = Received::new(Lane::Numbers(8), 2, vec![1; 9], Vec::new(), 1);
         assert!(!numbers.append_numbers::<u64>(&mut Vec::new()));
         assert!(numbers.next::<u64>(0).is_ok());
         assert!(numbers.next::<u64>(1).is_err());
         assert!(
-            Received::new(Lane::Numbers(4), 1, vec![1; 4], 1)
+            Received::new(Lane::Numbers(4), 1, vec![1; 4], Vec::new(), 1)
                 .next::<u64>(0)
                 .is_err()
         );
         assert!(
-            Received::new(Lane::Whole, 1, vec![0xff], 1)
+            Received::new(Lane::Whole, 1, vec![0xff], Vec::new(), 1)
                 .next::<String>(0)
                 .is_err()
         );

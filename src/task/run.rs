@@ -9,11 +9,14 @@ use crate::sys::function::{Body, FunctionId, describe};
 use crate::task::guard::guard;
 use crate::task::items::{WHOLE_MIN, panic_words};
 use crate::task::portable::{Portable, Stateless};
-use crate::wire::batch::{Lane, begin_frame, end_frame, split_frame};
+use crate::wire::batch::{Frames, Lane, split_frame};
+use crate::wire::handles::Enclosed;
 use crate::wire::plain::{self, Raw};
 use crate::wire::value;
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Items that are being worked on.
@@ -22,6 +25,7 @@ pub(crate) struct Chunk {
     lane: Lane,
     body: Vec<u8>,
     at: usize,
+    descriptors: std::vec::IntoIter<OwnedFd>,
     /// Items that are left, and of these, how many the next run takes.
     left: usize,
     quota: usize,
@@ -37,8 +41,10 @@ pub(crate) struct Chunk {
 pub(crate) enum Captures {
     #[default]
     None,
-    Packed(Vec<u8>),
+    Packed(Vec<u8>, Vec<OwnedFd>),
     Decoded(Box<dyn Any>),
+    /// They cannot be decoded; every item of the job says so.
+    Undecodable(String),
 }
 
 impl Captures {
@@ -56,10 +62,7 @@ pub(crate) enum Output {
         count: usize,
         numbers: Box<dyn Raw>,
     },
-    Framed {
-        count: usize,
-        bytes: Vec<u8>,
-    },
+    Framed(Frames),
     Whole(Box<dyn Raw>),
 }
 
@@ -67,14 +70,15 @@ impl Output {
     pub(crate) fn lane(&self) -> Lane {
         match self {
             Output::Numbers { size, .. } => Lane::Numbers(*size as u32),
-            Output::Framed { .. } => Lane::Framed,
+            Output::Framed(_) => Lane::Framed,
             Output::Whole(_) => Lane::Whole,
         }
     }
 
     pub(crate) fn count(&self) -> usize {
         match self {
-            Output::Numbers { count, .. } | Output::Framed { count, .. } => *count,
+            Output::Numbers { count, .. } => *count,
+            Output::Framed(frames) => frames.count(),
             Output::Whole(_) => 1,
         }
     }
@@ -82,8 +86,15 @@ impl Output {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Output::Numbers { numbers, .. } => numbers.bytes(),
-            Output::Framed { bytes, .. } => bytes,
+            Output::Framed(frames) => &frames.bytes,
             Output::Whole(value) => value.bytes(),
+        }
+    }
+
+    pub(crate) fn descriptors(&self) -> &[Arc<OwnedFd>] {
+        match self {
+            Output::Framed(frames) => frames.descriptors(),
+            Output::Numbers { .. } | Output::Whole(_) => &[],
         }
     }
 }
@@ -102,6 +113,7 @@ impl Chunk {
         lane: Lane,
         count: usize,
         body: Vec<u8>,
+        descriptors: Vec<OwnedFd>,
         ticket: u64,
         progress: Note,
         captures: Captures,
@@ -111,6 +123,7 @@ impl Chunk {
             lane,
             body,
             at: 0,
+            descriptors: descriptors.into_iter(),
             left: count,
             quota: 0,
             ticket,
@@ -214,19 +227,22 @@ impl Chunk {
     fn run_framed<A: Portable, R: Portable>(&mut self, call: &impl Fn(A) -> R) -> Ended {
         let body = std::mem::take(&mut self.body);
         if self.lane == Lane::Whole {
-            let item = guard(|| value::unpack_owned::<A>(body));
+            let item = guard(|| value::unpack_owned::<A>(body, Vec::new()));
             return self.run_items(std::iter::once(flatten(item)), call, 0);
         }
+        let mut descriptors = std::mem::take(&mut self.descriptors);
         let mut rest = body.get(self.at..).unwrap_or_default();
         let items = std::iter::repeat_with(|| {
-            let Some(bytes) = split_frame(&mut rest) else {
+            let Some((bytes, count)) = split_frame(&mut rest) else {
                 return Err("the message is torn".to_owned());
             };
-            flatten(guard(|| value::unpack::<A>(bytes)))
+            let with = descriptors.by_ref().take(count).collect();
+            flatten(guard(|| value::unpack::<A>(bytes, with)))
         });
         let ended = self.run_items(items.take(self.quota), call, 0);
         self.at = body.len() - rest.len();
         self.body = body;
+        self.descriptors = descriptors;
         ended
     }
 
@@ -238,16 +254,16 @@ impl Chunk {
         call: &impl Fn(A) -> R,
         size: usize,
     ) -> Ended {
-        let (mut bytes, mut count) = (Vec::new(), 0);
+        let mut frames = Frames::default();
         let mut ended = Ended::Well;
         let mut items = items;
         while self.quota > 0 {
             self.begin_item();
             let Some(item) = items.next() else { break };
-            match run_one(item, call, &mut bytes) {
-                Ok(None) => count += 1,
+            match run_one(item, call, &mut frames) {
+                Ok(None) => {}
                 Ok(Some(whole)) => {
-                    self.push_framed(std::mem::take(&mut bytes), count);
+                    self.push_framed(frames);
                     self.outputs.push(Output::Whole(whole));
                     self.at -= size * self.quota;
                     return Ended::Well;
@@ -259,13 +275,13 @@ impl Chunk {
             }
         }
         self.at -= size * self.quota;
-        self.push_framed(bytes, count);
+        self.push_framed(frames);
         ended
     }
 
-    fn push_framed(&mut self, bytes: Vec<u8>, count: usize) {
-        if count > 0 {
-            self.outputs.push(Output::Framed { count, bytes });
+    fn push_framed(&mut self, frames: Frames) {
+        if frames.count() > 0 {
+            self.outputs.push(Output::Framed(frames));
         }
     }
 
@@ -288,24 +304,27 @@ impl Chunk {
                 Ok(value) => Ok(value),
                 Err(_) => Err(failed("the captures are of another type".to_owned())),
             },
-            Captures::Packed(bytes) => {
-                let value = flatten(guard(|| value::unpack::<C>(&bytes)));
-                if value.is_err() {
-                    // Every item of the job says so, not the first alone.
-                    self.captures = Captures::Packed(bytes);
-                }
-                value.map(Box::new).map_err(failed)
+            Captures::Packed(bytes, descriptors) => {
+                let value = flatten(guard(|| value::unpack::<C>(&bytes, descriptors)));
+                value.map(Box::new).map_err(|why| {
+                    self.captures = Captures::Undecodable(why.clone());
+                    failed(why)
+                })
+            }
+            Captures::Undecodable(why) => {
+                self.captures = Captures::Undecodable(why.clone());
+                Err(failed(why))
             }
             Captures::None => Err(failed("the captures did not arrive".to_owned())),
         }
     }
 }
 
-/// Runs one item; its result is appended to `bytes`, or comes back if it is to travel alone.
+/// Runs one item; its result is appended to `frames`, or comes back if it is to travel alone.
 fn run_one<A: Portable, R: Portable>(
     item: Result<A, String>,
     call: &impl Fn(A) -> R,
-    bytes: &mut Vec<u8>,
+    frames: &mut Frames,
 ) -> Result<Option<Box<dyn Raw>>, TaskError> {
     let item = item.map_err(|why| {
         TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why)
@@ -318,20 +337,14 @@ fn run_one<A: Portable, R: Portable>(
     {
         return Ok(plain::take_raw(&mut result));
     }
-    let start = begin_frame(bytes);
-    let packed = flatten(guard(|| match result {
-        Some(result) => value::pack(&result, bytes),
-        None => Ok(()),
-    }));
-    if let Err(why) = packed {
-        bytes.truncate(start);
-        return Err(TaskError::of_type(
-            TaskErrorKind::ResultEncoding,
-            type_name::<R>(),
-            why,
-        ));
-    }
-    end_frame(bytes, start);
+    let packed = frames.push(|bytes| {
+        flatten(guard(|| match result {
+            Some(result) => value::pack(&result, bytes),
+            None => Ok(Enclosed::default()),
+        }))
+    });
+    packed
+        .map_err(|why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<R>(), why))?;
     Ok(None)
 }
 
@@ -394,8 +407,9 @@ impl Chunk {
             Lane::Whole => {}
             Lane::Framed => {
                 let mut rest = self.body.get(self.at..).unwrap_or_default();
-                split_frame(&mut rest);
+                let (_, count) = split_frame(&mut rest).unwrap_or_default();
                 self.at = self.body.len() - rest.len();
+                self.descriptors.by_ref().take(count).for_each(drop);
             }
         }
     }

@@ -1,14 +1,17 @@
 //! Several values of one type in one message, so that each can be found, counted and sent alone.
 
+use crate::wire::handles::Enclosed;
 use crate::wire::plain::Raw;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// How the values stand in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Numbers of so many bytes, one behind the other.
     Numbers(u32),
-    /// Each an encoding behind its length (8 bytes).
+    /// Each an encoding behind its length and the number of descriptors that ride along (8 bytes).
     Framed,
     /// One value, which is its own encoding.
     Whole,
@@ -44,12 +47,69 @@ pub(crate) struct Batch {
     body: Body,
     /// Where each framed value ends.
     ends: Vec<usize>,
+    descriptors: Vec<Arc<OwnedFd>>,
+    /// Where those of each framed value end; empty where no value has any.
+    descriptor_ends: Vec<usize>,
 }
 
 #[derive(Debug)]
 enum Body {
     Bytes(Vec<u8>),
     Raw(Box<dyn Raw>),
+}
+
+/// Framed values that are being put together.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    pub(crate) bytes: Vec<u8>,
+    ends: Vec<usize>,
+    descriptors: Vec<Arc<OwnedFd>>,
+    descriptor_ends: Vec<usize>,
+}
+
+impl Frames {
+    pub(crate) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Appends a value, as `pack` appends its bytes; where that fails, nothing is left of it.
+    pub(crate) fn push(
+        &mut self,
+        pack: impl FnOnce(&mut Vec<u8>) -> Result<Enclosed, String>,
+    ) -> Result<(), String> {
+        let start = begin_frame(&mut self.bytes);
+        let framed = pack(&mut self.bytes).and_then(|enclosed| {
+            let count = enclosed.descriptors().len();
+            end_frame(&mut self.bytes, start, count)?;
+            Ok(enclosed)
+        });
+        match framed {
+            Ok(enclosed) => {
+                self.enclose(enclosed);
+                self.ends.push(self.bytes.len());
+                Ok(())
+            }
+            Err(error) => {
+                self.bytes.truncate(start);
+                Err(error)
+            }
+        }
+    }
+
+    /// The value is on its way from here on.
+    fn enclose(&mut self, enclosed: Enclosed) {
+        let more = enclosed.depart();
+        if more.is_empty() && self.descriptor_ends.is_empty() {
+            return;
+        }
+        self.descriptor_ends.resize(self.ends.len(), 0);
+        self.descriptors.extend(more);
+        self.descriptor_ends.push(self.descriptors.len());
+    }
+
+    pub(crate) fn descriptors(&self) -> &[Arc<OwnedFd>] {
+        &self.descriptors
+    }
 }
 
 impl Batch {
@@ -60,6 +120,8 @@ impl Batch {
             count,
             body: Body::Raw(numbers),
             ends: Vec::new(),
+            descriptors: Vec::new(),
+            descriptor_ends: Vec::new(),
         }
     }
 
@@ -70,16 +132,20 @@ impl Batch {
             count: 1,
             body: Body::Raw(value),
             ends: Vec::new(),
+            descriptors: Vec::new(),
+            descriptor_ends: Vec::new(),
         }
     }
 
-    /// Framed values, with where each ends.
-    pub(crate) fn framed(bytes: Vec<u8>, ends: Vec<usize>) -> Batch {
+    /// Framed values.
+    pub(crate) fn framed(frames: Frames) -> Batch {
         Batch {
             lane: Lane::Framed,
-            count: ends.len(),
-            body: Body::Bytes(bytes),
-            ends,
+            count: frames.count(),
+            body: Body::Bytes(frames.bytes),
+            ends: frames.ends,
+            descriptors: frames.descriptors,
+            descriptor_ends: frames.descriptor_ends,
         }
     }
 
@@ -108,39 +174,99 @@ impl Batch {
         match self.lane {
             Lane::Numbers(size) => &bytes[range.start * size as usize..range.end * size as usize],
             Lane::Whole => bytes,
-            Lane::Framed => {
-                let end_of = |count: usize| if count == 0 { 0 } else { self.ends[count - 1] };
-                &bytes[end_of(range.start)..end_of(range.end)]
-            }
+            Lane::Framed => &bytes[end_of(&self.ends, range.start)..end_of(&self.ends, range.end)],
         }
+    }
+
+    /// What rides along with the values in `range`.
+    ///
+    /// # Panics
+    ///
+    /// Where there are no such values.
+    pub(crate) fn descriptors(&self, range: Range<usize>) -> &[Arc<OwnedFd>] {
+        if self.descriptor_ends.is_empty() {
+            return &[];
+        }
+        let ends = &self.descriptor_ends;
+        &self.descriptors[end_of(ends, range.start)..end_of(ends, range.end)]
     }
 }
 
+/// Where the first `count` values end.
+fn end_of(ends: &[usize], count: usize) -> usize {
+    if count == 0 { 0 } else { ends[count - 1] }
+}
+
+/// How many bits of a frame's first word are its length; the others are the number of descriptors.
+const LENGTH_BITS: u32 = 48;
+
 /// Begins a framed value at the end of `bytes`; [`end_frame`] ends it.
-pub(crate) fn begin_frame(bytes: &mut Vec<u8>) -> usize {
+fn begin_frame(bytes: &mut Vec<u8>) -> usize {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; 8]);
     start
 }
 
-/// Writes the length of the framed value that began at `start`.
-pub(crate) fn end_frame(bytes: &mut [u8], start: usize) {
+/// Writes the length of the framed value that began at `start`, and how many descriptors ride along.
+fn end_frame(bytes: &mut [u8], start: usize, descriptors: usize) -> Result<(), String> {
     let len = (bytes.len() - start - 8) as u64;
-    bytes[start..start + 8].copy_from_slice(&len.to_le_bytes());
+    if descriptors > usize::from(u16::MAX) || len >> LENGTH_BITS != 0 {
+        return Err("it holds more than 65,535 handles".to_owned());
+    }
+    let word = len | (descriptors as u64) << LENGTH_BITS;
+    bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
+    Ok(())
 }
 
-/// Takes the first framed value off `bytes`; `None` where there is no whole one.
-pub(crate) fn split_frame<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, rest) = bytes.split_first_chunk::<8>()?;
-    let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
+/// Takes the first framed value off `bytes`, with the number of its descriptors; `None` where there is no whole one.
+pub(crate) fn split_frame<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], usize)> {
+    let (word, rest) = bytes.split_first_chunk::<8>()?;
+    let word = u64::from_le_bytes(*word);
+    let len = usize::try_from(word & ((1 << LENGTH_BITS) - 1)).ok()?;
     let (value, rest) = rest.split_at_checked(len)?;
     *bytes = rest;
-    Some(value)
+    Some((value, (word >> LENGTH_BITS) as usize))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::codec;
+    use crate::wire::handles::{self, Descriptor};
+
+    fn push(frames: &mut Frames, value: &[u8], descriptors: &[Descriptor]) {
+        let packed = frames.push(|out| {
+            out.extend_from_slice(value);
+            handles::collect(|| codec::encode(&descriptors, &mut Vec::new()))
+        });
+        packed.unwrap();
+    }
+
+    #[test]
+    fn descriptors_are_found_with_their_values() {
+        let one = || Descriptor::from(crate::sys::descriptor::null_device().unwrap());
+        let mut frames = Frames::default();
+        push(&mut frames, b"a", &[]);
+        push(&mut frames, b"b", &[one(), one()]);
+        push(&mut frames, b"c", &[]);
+        push(&mut frames, b"d", &[one()]);
+        let failed = frames.push(|out| {
+            out.push(1);
+            Err("no".to_owned())
+        });
+        assert!(failed.is_err());
+        let batch = Batch::framed(frames);
+        assert_eq!(batch.descriptors(0..1).len(), 0);
+        assert_eq!(batch.descriptors(1..2).len(), 2);
+        assert_eq!(batch.descriptors(2..4).len(), 1);
+        let mut part = batch.slice(1..4);
+        let counts = [b"b", b"c", b"d"].map(|value| {
+            let (bytes, count) = split_frame(&mut part).unwrap();
+            assert_eq!(bytes, value);
+            count
+        });
+        assert_eq!(counts, [2, 0, 1]);
+    }
 
     #[test]
     fn a_part_of_a_batch_is_found_in_every_lane() {
@@ -148,17 +274,14 @@ mod tests {
         assert_eq!(numbers.slice(1..3).len(), 4);
         assert_eq!(numbers.slice(3..3), b"");
 
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        let mut frames = Frames::default();
         for value in [b"a".as_slice(), b"", b"bcd"] {
-            let start = begin_frame(&mut bytes);
-            bytes.extend_from_slice(value);
-            end_frame(&mut bytes, start);
-            ends.push(bytes.len());
+            push(&mut frames, value, &[]);
         }
-        let framed = Batch::framed(bytes, ends);
+        let framed = Batch::framed(frames);
         let mut part = framed.slice(1..3);
-        assert_eq!(split_frame(&mut part), Some(b"".as_slice()));
-        assert_eq!(split_frame(&mut part), Some(b"bcd".as_slice()));
+        assert_eq!(split_frame(&mut part), Some((b"".as_slice(), 0)));
+        assert_eq!(split_frame(&mut part), Some((b"bcd".as_slice(), 0)));
         assert_eq!(split_frame(&mut part), None);
 
         let whole = Batch::whole(Box::new("text".to_owned()));

@@ -2,7 +2,8 @@
 //!
 //! A message is a [`Header`] and a body, which go through the ring of [`Duplex`]; one that is larger than the ring streams
 //! through it in pieces. The socket carries one byte when the other side sleeps and has to know (see `Duplex` for why no
-//! such wake-up is lost), and its end when the other process is gone. Who waits therefore waits for one thing only.
+//! such wake-up is lost), the descriptors of messages that have some (see `rights`), and its end when the other process is
+//! gone. Who waits therefore waits for one thing only.
 //!
 //! | a side dies | the other |
 //! |---|---|
@@ -11,10 +12,12 @@
 
 use crate::shm::{Corrupt, Duplex, LONGEST_OF_SERVER, Note, Spin};
 use crate::sys::memory::SealedMemory;
-use crate::sys::socket::{self, Heard, Patience};
+use crate::sys::socket::{self, Patience, is_gone};
+use crate::wire::rights::{self, Heard, Inbox, Outbox};
 use bytemuck::{Pod, Zeroable};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -27,6 +30,8 @@ pub(crate) struct Header {
     pub(crate) kind: u32,
     pub(crate) count: u32,
     pub(crate) words: [u64; 4],
+    /// Descriptors that ride along. Set when it is sent.
+    pub(crate) descriptors: u64,
 }
 
 const HEADER: usize = size_of::<Header>();
@@ -39,6 +44,15 @@ const TRUSTED_LENGTH: usize = 16 << 20;
 pub(crate) struct Message {
     pub(crate) header: Header,
     pub(crate) body: Vec<u8>,
+    /// As many as the header says, or none, where this process could not open all of them.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// How much of a message was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    descriptors: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Why a link carries no more.
@@ -70,13 +84,15 @@ pub(crate) struct Link {
     incoming: Option<Message>,
     header: Vec<u8>,
     is_corrupt: bool,
+    outbox: Outbox,
+    inbox: Inbox,
 }
 
 impl Link {
     /// Makes a link whose rings hold `capacity` bytes each way.
     pub(crate) fn pair(capacity: usize) -> io::Result<(Link, LinkPeer)> {
         let (ring, memory) = Duplex::create(capacity)?;
-        let (socket, peer) = socket::stream_pair()?;
+        let (socket, peer) = socket::record_pair()?;
         Ok((
             Link::new(ring, socket),
             LinkPeer {
@@ -100,6 +116,8 @@ impl Link {
             incoming: None,
             header: Vec::with_capacity(HEADER),
             is_corrupt: false,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
         }
     }
 
@@ -128,25 +146,37 @@ impl Link {
         self.socket.as_fd()
     }
 
-    /// Puts what fits of a message, of which `sent` bytes have been put before, and counts them there; returns whether
-    /// it is whole. The other side sees it after [`flush`](Link::flush), or as soon as the ring is full.
+    /// Puts what fits of a message, of which `sent` has been put before, and counts it there; returns whether it is
+    /// whole. The other side sees it after [`flush`](Link::flush), or as soon as the ring is full.
     pub(crate) fn try_send(
         &mut self,
         header: &Header,
         body: &[u8],
-        sent: &mut usize,
+        descriptors: &[Arc<OwnedFd>],
+        sent: &mut Sent,
     ) -> Result<bool, LinkError> {
+        if sent.bytes == 0 && !descriptors.is_empty() {
+            let socket = self.socket.as_fd();
+            if !self
+                .outbox
+                .send(socket, descriptors, &mut sent.descriptors)?
+            {
+                self.flush()?;
+                return Ok(false);
+            }
+        }
         let header = Header {
             length: body.len() as u64,
+            descriptors: descriptors.len() as u64,
             ..*header
         };
-        if *sent < HEADER {
-            *sent += self.ring.put(&bytemuck::bytes_of(&header)[*sent..])?;
+        if sent.bytes < HEADER {
+            sent.bytes += self.ring.put(&bytemuck::bytes_of(&header)[sent.bytes..])?;
         }
-        if *sent >= HEADER {
-            *sent += self.ring.put(&body[*sent - HEADER..])?;
+        if sent.bytes >= HEADER {
+            sent.bytes += self.ring.put(&body[sent.bytes - HEADER..])?;
         }
-        let is_whole = *sent == HEADER + body.len();
+        let is_whole = sent.bytes == HEADER + body.len();
         if !is_whole {
             self.flush()?;
         }
@@ -169,10 +199,19 @@ impl Link {
     }
 
     /// Sends a message, and waits for room as long as there is none.
-    pub(crate) fn send(&mut self, header: &Header, body: &[u8]) -> Result<(), LinkError> {
-        let mut sent = 0;
-        while !self.try_send(header, body, &mut sent)? {
-            let left = HEADER + body.len() - sent;
+    pub(crate) fn send(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        descriptors: &[Arc<OwnedFd>],
+    ) -> Result<(), LinkError> {
+        let mut sent = Sent::default();
+        while !self.try_send(header, body, descriptors, &mut sent)? {
+            if sent.descriptors < descriptors.len() {
+                rights::wait_for_room(self.socket.as_fd())?;
+                continue;
+            }
+            let left = HEADER + body.len() - sent.bytes;
             self.wait(false, left.min(self.ring.capacity() / 2))?;
         }
         Ok(())
@@ -192,17 +231,16 @@ impl Link {
                 if self.header.len() == HEADER {
                     let header: Header = bytemuck::pod_read_unaligned(&self.header);
                     self.header.clear();
-                    if header.length == 0 {
-                        self.give_room_back()?;
-                        return Ok(Some(Message {
-                            header,
-                            body: Vec::new(),
-                        }));
-                    }
-                    self.incoming = Some(Message {
+                    let message = Message {
                         header,
                         body: Vec::new(),
-                    });
+                        descriptors: self.take_descriptors(header.descriptors)?,
+                    };
+                    if header.length == 0 {
+                        self.give_room_back()?;
+                        return Ok(Some(message));
+                    }
+                    self.incoming = Some(message);
                     if header.length >= self.ring.capacity() as u64 / 8 {
                         // From here on the other side knows that we are taking it in.
                         self.give_room_back()?;
@@ -236,6 +274,17 @@ impl Link {
         }
     }
 
+    /// Takes the descriptors of a message whose header says that it has `count`.
+    fn take_descriptors(&mut self, count: u64) -> Result<Vec<OwnedFd>, LinkError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let count = usize::try_from(count).map_err(|_| Corrupt)?;
+        let taken = self.inbox.take(self.socket.as_fd(), count)?;
+        self.is_corrupt = taken.is_none();
+        Ok(taken.ok_or(Corrupt)?)
+    }
+
     /// Takes the next message, and waits for it.
     pub(crate) fn receive(&mut self) -> Result<Message, LinkError> {
         loop {
@@ -261,7 +310,8 @@ impl Link {
         }
         let start = Instant::now();
         while !self.prepare_sleep(data, room) {
-            if socket::listen(self.socket.as_fd(), Patience::Wait)? == Heard::Closed {
+            let heard = self.inbox.listen(self.socket.as_fd(), Patience::Wait)?;
+            if heard == Heard::Closed {
                 self.wake_up();
                 // What the other side showed before it went is still to be had.
                 return if data && self.has_data() {
@@ -301,9 +351,9 @@ impl Link {
 
     /// Takes the doorbells that are there, so that [`news`](Link::news) tells of later ones only.
     pub(crate) fn hear(&mut self) -> Result<(), LinkError> {
-        match socket::listen(self.socket.as_fd(), Patience::Now)? {
+        match self.inbox.listen_to_all(self.socket.as_fd())? {
             Heard::Closed => Err(LinkError::Closed),
-            Heard::Bell | Heard::Nothing => Ok(()),
+            Heard::News | Heard::Nothing => Ok(()),
         }
     }
 
@@ -318,8 +368,7 @@ impl Link {
     /// Wakes the other side. One that is gone is noticed by whoever waits for it, once its last messages are read.
     fn ring_bell(&self) -> Result<(), LinkError> {
         match socket::ring(self.socket.as_fd()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             result => Ok(result?),
         }
     }
@@ -373,7 +422,7 @@ mod tests {
         ];
         let sender = std::thread::spawn(move || {
             for (kind, &size) in (0..).zip(&sizes) {
-                here.send(&header(kind), &bytes(size)).unwrap();
+                here.send(&header(kind), &bytes(size), &[]).unwrap();
             }
             here.flush().unwrap();
         });
@@ -397,12 +446,13 @@ mod tests {
         let (mut here, mut there) = pair();
         let echo = std::thread::spawn(move || {
             while let Ok(message) = there.receive() {
-                there.send(&message.header, &message.body).unwrap();
+                there.send(&message.header, &message.body, &[]).unwrap();
                 there.flush().unwrap();
             }
         });
         for round in 0..100_000u32 {
-            here.send(&header(round), &round.to_le_bytes()).unwrap();
+            here.send(&header(round), &round.to_le_bytes(), &[])
+                .unwrap();
             here.flush().unwrap();
             assert_eq!(here.receive().unwrap().header.kind, round);
         }
@@ -413,11 +463,11 @@ mod tests {
     #[test]
     fn messages_that_were_whole_outlive_their_sender() {
         let (mut here, mut there) = pair();
-        here.send(&header(1), b"whole").unwrap();
-        let mut sent = 0;
+        here.send(&header(1), b"whole", &[]).unwrap();
+        let mut sent = Sent::default();
         assert!(
             !here
-                .try_send(&header(2), &bytes(2 * CAPACITY), &mut sent)
+                .try_send(&header(2), &bytes(2 * CAPACITY), &[], &mut sent)
                 .unwrap()
         );
         drop(here);
@@ -428,9 +478,45 @@ mod tests {
     #[test]
     fn a_sender_blocked_on_a_full_ring_learns_that_its_reader_is_gone() {
         let (mut here, there) = pair();
-        let sender = std::thread::spawn(move || here.send(&header(1), &bytes(10 * CAPACITY)));
+        let sender = std::thread::spawn(move || here.send(&header(1), &bytes(10 * CAPACITY), &[]));
         drop(there);
         assert!(matches!(sender.join().unwrap(), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn descriptors_arrive_with_their_messages_however_many() {
+        let (mut here, mut there) = pair();
+        let device = Arc::new(crate::sys::descriptor::null_device().unwrap());
+        let counts = [0, 1, 300, 0, 2];
+        let rounds = 200;
+        let sender = std::thread::spawn(move || {
+            for count in counts.repeat(rounds) {
+                let descriptors = vec![Arc::clone(&device); count];
+                here.send(&header(1), &bytes(count), &descriptors).unwrap();
+                here.flush().unwrap();
+            }
+        });
+        for count in counts.repeat(rounds) {
+            let message = there.receive().unwrap();
+            assert_eq!(
+                (message.body.len(), message.descriptors.len()),
+                (count, count)
+            );
+        }
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn a_message_without_its_descriptors_is_corrupt() {
+        let (mut here, mut there) = pair();
+        let lying = Header {
+            descriptors: 1,
+            ..header(1)
+        };
+        here.ring.put(bytemuck::bytes_of(&lying)).unwrap();
+        here.flush().unwrap();
+        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
+        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
     }
 
     #[test]

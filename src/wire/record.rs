@@ -1,18 +1,25 @@
 //! Records on a socket: a small encoded head, a payload of any size, and descriptors.
 //!
 //! What is too large for one record travels in a sealed memory file, by descriptor, so that sending never blocks on a
-//! receiver that is busy, and a sender may end before anybody reads.
+//! receiver that is busy, and a sender may end before anybody reads. More descriptors than the kernel carries with one record
+//! travel in a *bag*: a socket that holds them, in records of its own, and that travels by descriptor itself.
 
 use crate::sys::memory::SealedMemory;
-use crate::sys::socket::{self, Patience, RECORD_MAX};
+use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, RECORD_MAX};
 use crate::wire::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What stands in front of a record: the length of the head, and whether the rest is in a memory file.
+/// What stands in front of a record: the length of the head, and where the rest is.
 const PREFIX: usize = 9;
+/// Marks in that last byte: head and payload are in a memory file; the descriptors are in a bag.
+const IN_MEMORY: u8 = 1;
+const IN_BAG: u8 = 2;
+
+/// The most descriptors that travel without a bag: one place is the memory file's.
+const LOOSE_MAX: usize = DESCRIPTORS_MAX - 1;
 
 /// The largest record that goes through the socket itself. The kernel's default buffer holds several.
 const INLINE_MAX: usize = RECORD_MAX / 2;
@@ -37,10 +44,18 @@ pub(crate) fn send<T: Serialize>(
     codec::encode(head, &mut bytes).map_err(io::Error::other)?;
     let head_len = bytes.len() - PREFIX;
     bytes[..8].copy_from_slice(&(head_len as u64).to_le_bytes());
+    let bag = (descriptors.len() > LOOSE_MAX)
+        .then(|| pack_bag(descriptors))
+        .transpose()?;
+    let (bagged, descriptors) = match &bag {
+        Some(bag) => (IN_BAG, vec![bag.as_fd()]),
+        None => (0, descriptors.to_vec()),
+    };
+    bytes[8] = bagged;
     let len = bytes.len() + payload.len();
     if len <= INLINE_MAX {
         bytes.extend_from_slice(payload);
-        return socket::send(socket, &bytes, descriptors, patience);
+        return socket::send(socket, &bytes, &descriptors, patience);
     }
     let memory = SealedMemory::create(len)?;
     {
@@ -49,10 +64,27 @@ pub(crate) fn send<T: Serialize>(
         mapping.write(bytes.len(), payload);
     }
     let mut marker = [0; PREFIX];
-    marker[8] = 1;
+    marker[8] = IN_MEMORY | bagged;
     let mut all = vec![memory.as_fd()];
-    all.extend_from_slice(descriptors);
+    all.extend(descriptors);
     socket::send(socket, &marker, &all, patience)
+}
+
+/// Puts descriptors into a socket whose other end is closed then.
+fn pack_bag(descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    let (filled, bag) = socket::record_pair()?;
+    for some in descriptors.chunks(DESCRIPTORS_MAX) {
+        socket::send(filled.as_fd(), b"+", some, Patience::Now)?;
+    }
+    Ok(bag)
+}
+
+fn unpack_bag(bag: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let mut descriptors = Vec::new();
+    while let Some((_, some)) = socket::receive(bag.as_fd(), Patience::Now)? {
+        descriptors.extend(some);
+    }
+    Ok(descriptors)
 }
 
 /// Receives one record; `None` at the end.
@@ -63,11 +95,16 @@ pub(crate) fn receive<T: DeserializeOwned>(
     let Some((mut bytes, mut descriptors)) = socket::receive(socket, patience)? else {
         return Ok(None);
     };
-    if bytes.get(8) == Some(&1) {
+    let marks = bytes.get(8).copied().ok_or_else(torn)?;
+    if marks & IN_MEMORY != 0 {
         if descriptors.is_empty() {
             return Err(torn());
         }
         bytes = read_memory(descriptors.remove(0))?;
+    }
+    if marks & IN_BAG != 0 {
+        let bag = descriptors.pop().ok_or_else(torn)?;
+        descriptors = unpack_bag(&bag)?;
     }
     let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(torn)?;
     let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| torn())?;
@@ -132,6 +169,32 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn more_descriptors_than_the_kernel_carries_at_once_arrive_in_order() {
+        let (here, there) = socket::record_pair().unwrap();
+        let devices = [here.as_fd(), there.as_fd()];
+        let inode = |one: BorrowedFd<'_>| {
+            let file = std::fs::File::from(one.try_clone_to_owned().unwrap());
+            std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap())
+        };
+        for (count, size) in [(LOOSE_MAX, 1), (LOOSE_MAX + 1, 1), (600, 10 << 20)] {
+            let descriptors: Vec<BorrowedFd<'_>> = (0..count)
+                .map(|at| devices[usize::from(at % 7 == 0)])
+                .collect();
+            let payload = vec![1; size];
+            send(here.as_fd(), &count, &payload, &descriptors, Patience::Now).unwrap();
+            let record: Record<usize> = receive(there.as_fd(), Patience::Now).unwrap().unwrap();
+            assert_eq!((record.head, record.payload.len()), (count, size));
+            let came: Vec<u64> = record
+                .descriptors
+                .iter()
+                .map(|one| inode(one.as_fd()))
+                .collect();
+            let sent: Vec<u64> = descriptors.into_iter().map(inode).collect();
+            assert_eq!(came, sent);
+        }
     }
 
     #[test]

@@ -1,22 +1,35 @@
-//! One value as bytes, on the fastest lane that its type has.
+//! One value as bytes, on the fastest lane that its type has, with the descriptors of the handles in it.
 
+use crate::wire::handles::{self, Enclosed};
 use crate::wire::{codec, plain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-/// Appends the bytes of `value` to `out`; where that fails, `out` is as before.
+/// A value that has been packed and leaves its process.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+}
+
+/// Appends the bytes of `value` to `out`; where that fails, `out` is as before. Returns what rides along.
 ///
 /// # Errors
 ///
 /// What the value's own `Serialize` says.
 #[inline]
-pub(crate) fn pack<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn pack<T: Serialize + 'static>(
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<Enclosed, String> {
     match plain::raw_bytes(value) {
         Some(bytes) => {
             out.extend_from_slice(bytes);
-            Ok(())
+            Ok(Enclosed::default())
         }
-        None => codec::encode(value, out),
+        None => handles::collect(|| codec::encode(value, out)),
     }
 }
 
@@ -26,11 +39,14 @@ pub(crate) fn pack<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Resu
 ///
 /// Where the bytes are no such value, or the value's own `Deserialize` refuses them.
 #[inline]
-pub(crate) fn unpack<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn unpack<T: DeserializeOwned + 'static>(
+    bytes: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes.to_vec())
     } else {
-        codec::decode(bytes)
+        handles::hand_out(descriptors, || codec::decode(bytes))
     }
 }
 
@@ -40,10 +56,13 @@ pub(crate) fn unpack<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, S
 ///
 /// As [`unpack`].
 #[inline]
-pub(crate) fn unpack_owned<T: DeserializeOwned + 'static>(bytes: Vec<u8>) -> Result<T, String> {
+pub(crate) fn unpack_owned<T: DeserializeOwned + 'static>(
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes)
     } else {
-        codec::decode(&bytes)
+        unpack(&bytes, descriptors)
     }
 }
