@@ -2,6 +2,8 @@
 
 mod duplex;
 mod spin;
+mod arena;
 
+pub(crate) use arena::Slot;
 pub(crate) use duplex::{Corrupt, Duplex, Note};
 pub(crate) use spin::{LONGEST_OF_CLIENT, LONGEST_OF_SERVER, Spin};

@@ -9,6 +9,7 @@
 
 pub(crate) mod errno;
 pub(crate) mod descriptor;
+pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod poll;
@@ -20,4 +21,5 @@ pub(crate) mod image;
 pub(crate) mod function;
 pub(crate) mod exec;
 pub(crate) mod fork;
+pub(crate) mod forks;
 pub(crate) mod hook;

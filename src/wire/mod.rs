@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod handles;
+mod slot;
 pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;
