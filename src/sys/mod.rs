@@ -12,6 +12,8 @@ pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod frozen;
+pub(crate) mod named;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
