@@ -13,6 +13,7 @@
 //!
 //! A child that was forked has its parent's segments mapped, and makes a segment of its own for what it allocates.
 
+use crate::shm::known::Known;
 use crate::sys::file::{Identity, identity};
 use crate::sys::forks::Stretch;
 use crate::sys::memory::{Mapping, SealedMemory};
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -56,7 +57,7 @@ struct Segment {
 }
 
 /// The segments that are mapped in this process, by what the kernel calls them.
-static SEGMENTS: Mutex<BTreeMap<Identity, Weak<Segment>>> = Mutex::new(BTreeMap::new());
+static SEGMENTS: Known<Segment> = Known::new();
 
 /// Where new objects are placed. It keeps no segment alive: the last object in it does.
 #[derive(Debug, Default)]
@@ -220,53 +221,31 @@ impl Arena {
 
 impl Segment {
     fn create(len: usize) -> io::Result<Arc<Segment>> {
-        let memory = SealedMemory::create(len)?;
-        let segment = Segment::map(memory)?;
-        let known = Arc::downgrade(&segment);
-        SEGMENTS.lock().insert(segment.identity, known);
-        Ok(segment)
+        let file: OwnedFd = SealedMemory::create(len)?.into();
+        Segment::of(&Arc::new(file))
     }
 
-    /// The segment that a descriptor from elsewhere leads to: the one that is mapped here already, if it is.
+    /// The segment that a descriptor from elsewhere leads to. The seals of one that is known have been looked at, and
+    /// cannot be broken.
     fn of(file: &Arc<OwnedFd>) -> io::Result<Arc<Segment>> {
-        let identity = identity(file)?;
-        // The seals of a file that is known have been looked at, and cannot be broken.
-        let known = SEGMENTS.lock().get(&identity).and_then(Weak::upgrade);
-        if let Some(segment) = known {
-            return Ok(segment);
-        }
-        let fresh = Segment::map(SealedMemory::adopt(file.try_clone()?)?)?;
-        let mut segments = SEGMENTS.lock();
-        // Another thread may have been quicker; ours goes then, once the lock is released.
-        if let Some(segment) = segments.get(&identity).and_then(Weak::upgrade) {
-            drop(segments);
-            return Ok(segment);
-        }
-        segments.insert(identity, Arc::downgrade(&fresh));
-        Ok(fresh)
+        SEGMENTS.find_or(identity(file)?, || Segment::map(file))
     }
 
-    fn map(memory: SealedMemory) -> io::Result<Arc<Segment>> {
+    fn map(file: &Arc<OwnedFd>) -> io::Result<Segment> {
+        let memory = SealedMemory::adopt(file.try_clone()?)?;
         let len = memory.len();
-        Ok(Arc::new(Segment {
-            identity: identity(memory.as_fd())?,
+        Ok(Segment {
+            identity: identity(file)?,
             len,
             mapping: memory.map(0, len)?,
-            file: Arc::new(memory.into()),
-        }))
+            file: Arc::clone(file),
+        })
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        let mut segments = SEGMENTS.lock();
-        // Another thread may have mapped it anew meanwhile.
-        if segments
-            .get(&self.identity)
-            .is_some_and(|known| known.strong_count() == 0)
-        {
-            segments.remove(&self.identity);
-        }
+        SEGMENTS.forget(self.identity);
     }
 }
 
@@ -354,7 +333,7 @@ mod tests {
         let identity = slot.place.segment.identity;
         let (file, offset, len) = sent(&slot);
         drop(slot);
-        assert!(!SEGMENTS.lock().contains_key(&identity));
+        assert!(!SEGMENTS.has(identity));
         let there = Slot::adopt(&file, offset, len).unwrap();
         assert_eq!(there.place.segment.identity, identity);
     }

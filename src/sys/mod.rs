@@ -15,6 +15,8 @@ pub(crate) mod futex;
 pub(crate) mod held;
 pub(crate) mod memory;
 pub(crate) mod robust;
+pub(crate) mod frozen;
+pub(crate) mod named;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
