@@ -22,6 +22,8 @@
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
 //! | share bytes with programs in other languages | [`SharedMemory`] |
+//! | let one process at a time do something | [`Lock`], [`RLock`] |
+//! | wait for each other, or for a change | [`Barrier`], [`Condition`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
 //! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
@@ -35,6 +37,7 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod sync;
 mod shared;
 mod process;
 mod pool;
@@ -46,6 +49,10 @@ pub use process::{
     available_parallelism, current_process,
 };
 pub use shared::{SharedMemory, SharedSlice};
+pub use sync::{
+    Barrier, BarrierError, BarrierWaitResult, Condition, Guard, Lock, LockGuard, OwnerDied, RLock,
+    RLockGuard, WaitTimeoutResult,
+};
 pub use task::{Closure, Portable, Stateless};
 
 #[cfg(doctest)]
@@ -64,6 +71,10 @@ mod tests {
         shared::<Closure<u8, u8>>();
         shared::<SharedSlice<f32>>();
         shared::<SharedMemory>();
+        shared::<Lock<u8>>();
+        shared::<RLock>();
+        shared::<Condition>();
+        shared::<Barrier>();
         shared::<Error>();
         shared::<TaskError>();
     }
