@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod errno;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod limits;
 pub(crate) mod memory;

@@ -38,6 +38,14 @@ pub(crate) fn unblock_all() -> io::Result<()> {
     )?)
 }
 
+/// Runs `start` with every signal blocked for this thread: a thread that is started there handles none.
+pub(crate) fn with_all_blocked<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    Ok(started)
+}
+
 /// A descriptor that is readable when a child has ended.
 #[derive(Debug)]
 pub(crate) struct ChildNews {
