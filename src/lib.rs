@@ -18,6 +18,9 @@
 //! | run a function on many items | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`] |
 //! | give it something beside each item | [`Pool::with`] |
 //! | run one call elsewhere | [`Pool::apply`] |
+//! | do something else meanwhile, or await it | [`Pool::apply_async`], [`Pool::map_async`] |
+//! | limit its time, try it again, cancel it | [`Job::timeout`], [`Job::retries`], [`AsyncResult::cancel`] |
+//! | prepare each worker | [`PoolBuilder::initializer`], [`worker_state`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
@@ -43,7 +46,10 @@ mod process;
 mod pool;
 
 pub use error::{Error, Result, TaskError, TaskErrorKind};
-pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
+pub use pool::{
+    AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
+    TakesCaptures, TakesItem,
+};
 pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
@@ -53,7 +59,7 @@ pub use sync::{
     Barrier, BarrierError, BarrierWaitResult, Condition, Guard, Lock, LockGuard, OwnerDied, RLock,
     RLockGuard, WaitTimeoutResult,
 };
-pub use task::{Closure, Portable, Stateless};
+pub use task::{Closure, Portable, Stateless, worker_state};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -77,5 +83,6 @@ mod tests {
         shared::<Barrier>();
         shared::<Error>();
         shared::<TaskError>();
+        shared::<AsyncResult<std::rc::Rc<u8>>>();
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod errno;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod limits;
