@@ -11,6 +11,7 @@
 
 pub(crate) mod alone;
 pub(crate) mod census;
+pub(crate) mod many;
 pub(crate) mod meet;
 pub(crate) mod unsafely;
 
