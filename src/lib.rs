@@ -21,6 +21,9 @@
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
+//! | share a number, or other plain data, that changes | [`Value`], [`Array`] |
+//! | let so many through at a time | [`Semaphore`], [`BoundedSemaphore`] |
+//! | wait until something has happened | [`Event`] |
 //! | share bytes with programs in other languages | [`SharedMemory`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
@@ -35,6 +38,7 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod sync;
 mod shared;
 mod process;
 mod pool;
@@ -45,7 +49,8 @@ pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
-pub use shared::{SharedMemory, SharedSlice};
+pub use shared::{Array, ArrayGuard, Integer, SharedMemory, SharedSlice, Value};
+pub use sync::{BoundedSemaphore, Event, Semaphore};
 pub use task::{Closure, Portable, Stateless};
 
 #[cfg(doctest)]
@@ -62,6 +67,11 @@ mod tests {
         shared::<Pool>();
         shared::<Process<u8>>();
         shared::<Closure<u8, u8>>();
+        shared::<Semaphore>();
+        shared::<BoundedSemaphore>();
+        shared::<Event>();
+        shared::<Value<u8>>();
+        shared::<Array<u8>>();
         shared::<SharedSlice<f32>>();
         shared::<SharedMemory>();
         shared::<Error>();

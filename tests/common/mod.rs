@@ -13,6 +13,7 @@ pub(crate) mod alone;
 pub(crate) mod census;
 pub(crate) mod meet;
 pub(crate) mod unsafely;
+pub(crate) mod victim;
 
 use census::Census;
 use multiprocess::{Pool, Process, StartMethod, TaskError, TaskErrorKind};
