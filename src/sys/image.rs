@@ -59,6 +59,13 @@ impl Image {
             .any(|part| part.start <= address && end <= part.end)
     }
 
+    /// Where the last part that never changes ends, as an offset.
+    #[cfg(test)]
+    pub(crate) fn extent(&self) -> u64 {
+        let ends = self.constants.iter().map(|part| part.end);
+        ends.max().unwrap_or(self.base).wrapping_sub(self.base) as u64
+    }
+
     /// The addresses of the constructors that stand behind the one at `slot`.
     pub(crate) fn constructors_behind(&self, slot: usize) -> Range<usize> {
         match &self.constructors {

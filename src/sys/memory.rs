@@ -108,8 +108,7 @@ pub(crate) struct Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Whose guard of a word in here was forgotten holds it until its thread ends, when the kernel goes there.
-        let start = self.raw.as_ptr().addr();
-        if !held::is_any_within(start..start + self.raw.len()) {
+        if !self.is_any_held(0, self.raw.len()) {
             // SAFETY: it is not used after this.
             unsafe { ManuallyDrop::drop(&mut self.raw) };
         }
@@ -123,6 +122,12 @@ pub(crate) struct ReadOnlyMapping {
 }
 
 impl Mapping {
+    /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
+    pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
+        let start = self.raw.as_ptr().addr() + offset;
+        held::is_any_within(start..start + len)
+    }
+
     /// The aligned 64-bit word at `offset`.
     ///
     /// # Panics

@@ -8,15 +8,16 @@
 )]
 
 pub(crate) mod errno;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod futex;
 pub(crate) mod held;
 pub(crate) mod memory;
+pub(crate) mod robust;
 pub(crate) mod frozen;
 pub(crate) mod named;
-pub(crate) mod robust;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;

@@ -10,6 +10,7 @@ use nix::unistd::{ForkResult, fork, pause};
 use std::env;
 use std::hint::black_box;
 use std::ptr;
+use std::thread;
 
 /// Ends this process on the spot: no handlers, no destructors.
 pub(crate) fn exit_at_once(code: i32) -> ! {
@@ -82,4 +83,39 @@ pub(crate) fn fork_child(body: impl FnOnce()) -> nix::unistd::Pid {
 pub(crate) fn unset_environment(name: &str) {
     // SAFETY: as in `set_environment`.
     unsafe { env::remove_var(name) };
+}
+
+/// With this in its environment, an image of the test binary starts a thread before `main`.
+pub(crate) const THREAD_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_THREAD_BEFORE_MAIN";
+
+#[used]
+// SAFETY: the section is a list of functions without arguments that matter and without a result.
+#[unsafe(link_section = ".init_array.00099")]
+static CONSTRUCTOR: extern "C" fn() = start_thread_if_asked;
+
+extern "C" fn start_thread_if_asked() {
+    if env::var_os(THREAD_BEFORE_MAIN).is_some() {
+        thread::spawn(|| {
+            loop {
+                thread::park();
+            }
+        });
+    }
+}
+
+/// Gives up the rights of the superuser, for good; a program of this user can still be executed by its link in `/proc`.
+pub(crate) fn become_nobody() {
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    nix::unistd::setresuid(nobody, nobody, nobody).unwrap();
+    nix::sys::prctl::set_dumpable(true).unwrap();
+}
+
+/// Sends records through every socket that this process has until each takes no more.
+pub(crate) fn fill_sockets() {
+    for number in 3..64 {
+        let record = [9_u8; 4096];
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the buffer has the length that is given; a number that is no socket is an error.
+        while unsafe { libc::send(number, record.as_ptr().cast(), record.len(), flags) } > 0 {}
+    }
 }

@@ -1,0 +1,200 @@
+//! Surroundings in which a hostile look once found the crate broken: streams, limits, rights, threads, peers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::census::{poll, process};
+use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
+use multiprocess::{Pool, Process, StartMethod, TaskErrorKind};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeValLike;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, Permissions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+each_method_alone!(with_all_streams_closed_it_serves, |method| {
+    let output = std::io::stdout().as_fd().try_clone_to_owned().unwrap();
+    let errors = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
+    for number in 0..3 {
+        nix::unistd::close(number).unwrap();
+    }
+    let pool = pool(method, 2);
+    assert_serves(&pool);
+    let child = Process::builder().start_method(method).spawn((), |()| {
+        println!("to nobody");
+        eprintln!("to nobody");
+        7
+    });
+    let result = child.map(|child| child.join());
+    drop(pool);
+    // The census counts descriptors: their number is to be as it was.
+    std::mem::forget(fs::File::open("/dev/null").unwrap());
+    nix::unistd::dup2_stdout(output).unwrap();
+    nix::unistd::dup2_stderr(errors).unwrap();
+    assert_eq!(result.unwrap().unwrap(), 7);
+});
+
+each_method_alone!(
+    a_process_that_fills_every_socket_it_has_stops_no_other,
+    |method| {
+        let start = || Process::builder().start_method(method);
+        let beside = start().spawn((), |()| std::thread::sleep(Duration::from_millis(300)));
+        // It may be at it before the server has told that it runs; then it is killed.
+        let wedged = start().daemon(true).spawn((), |()| {
+            unsafely::fill_sockets();
+            std::process::exit(7)
+        });
+        let wedged: Option<Process<()>> = wedged.ok();
+        if let Some(wedged) = &wedged {
+            // Nobody reads its socket meanwhile, so that the server finds it full when the process has ended.
+            poll(LIMIT, || process(wedged.pid()), Option::is_none);
+        }
+        assert_eq!(start().spawn(5, |n: i32| n).unwrap().join().unwrap(), 5);
+        if let Some(Err(error)) = wedged.map(Process::join) {
+            assert!(error.is_crash(), "{error}");
+            let status = error.exit_status();
+            assert!(
+                status.is_none_or(|status| status.code() == Some(7)),
+                "{error}"
+            );
+        }
+        beside.unwrap().join().unwrap();
+    }
+);
+
+each_method_alone!(
+    a_dead_worker_whose_socket_a_fork_holds_open_costs_no_processor_time,
+    |method| {
+        let pool = pool(method, 2);
+        assert_serves(&pool);
+        let holder = unsafely::fork_idle_child();
+        let [first, _] = pool.worker_pids()[..] else {
+            panic!("two workers")
+        };
+        kill_hard(first);
+        assert_serves(&pool);
+        let spent = || {
+            let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+            (usage.user_time() + usage.system_time()).num_milliseconds()
+        };
+        let before = spent();
+        let waited = pool.apply((), |()| std::thread::sleep(Duration::from_secs(1)));
+        let spent = spent() - before;
+        kill_hard(holder);
+        nix::sys::wait::waitpid(common::pid_of(holder), None).unwrap();
+        waited.unwrap();
+        assert!(spent < 500, "{spent} ms of processor time to wait for 1 s");
+    }
+);
+
+/// Encodes as a length, and wants to be decoded as that many bytes.
+struct Lie(u64);
+
+impl Serialize for Lie {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lie {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Lie, D::Error> {
+        String::deserialize(deserializer).map(|text| Lie(text.len() as u64))
+    }
+}
+
+each_method_alone!(a_length_that_is_not_there_asks_for_no_memory, |method| {
+    let pool = pool(method, 1);
+    assert_serves(&pool);
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    // An allocation of more than this aborts the process.
+    setrlimit(Resource::RLIMIT_AS, (pages << 12) + (256 << 20), hard).unwrap();
+    let told: Vec<_> = [1 << 30, 1 << 33, 1 << 62]
+        .into_iter()
+        .map(|length| pool.apply(length, Lie))
+        .collect();
+    setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+    for result in told {
+        let error = result.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::ResultDecoding);
+    }
+    assert_serves(&pool);
+});
+
+#[test]
+fn a_directory_that_may_be_entered_and_not_read_is_the_processes_too() {
+    let name = "a_directory_that_may_be_entered_and_not_read_is_the_processes_too";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(&inner, Permissions::from_mode(0o111)).unwrap();
+        // The superuser may read everything.
+        if nix::unistd::geteuid().is_root() {
+            unsafely::become_nobody();
+        }
+        std::env::set_current_dir(&inner).unwrap();
+        assert!(fs::read_dir(".").is_err(), "nothing is tested");
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let child = Process::builder().start_method(method);
+            let there = child.spawn((), |()| fs::metadata(".").map(|it| inode(&it)).ok());
+            let here = fs::metadata(".").map(|it| inode(&it)).ok();
+            assert_eq!(there.unwrap().join().unwrap(), here);
+            assert!(here.is_some());
+        }
+    });
+}
+
+fn inode(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[test]
+fn where_a_thread_runs_before_main_processes_have_the_present_environment() {
+    let name = "where_a_thread_runs_before_main_processes_have_the_present_environment";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        unsafely::set_environment(unsafely::THREAD_BEFORE_MAIN, "1");
+        for value in ["one", "two"] {
+            unsafely::set_environment("MULTIPROCESS_TEST_VALUE", value);
+            for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+                let child = Process::builder().start_method(method).env("BESIDE", "own");
+                let there = child.spawn((), |()| {
+                    let threads = fs::read_dir("/proc/self/task").unwrap().count();
+                    let value = std::env::var("MULTIPROCESS_TEST_VALUE").ok();
+                    (threads, value, std::env::var("BESIDE").ok())
+                });
+                let (threads, there, beside) = there.unwrap().join().unwrap();
+                assert!(threads > 1, "nothing is tested");
+                assert_eq!(there.as_deref(), Some(value));
+                assert_eq!(beside.as_deref(), Some("own"));
+            }
+        }
+        assert_serves(&pool(StartMethod::ForkServer, 2));
+    });
+}
+
+each_method_alone!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let mut refusals = 0;
+    // At each number of free descriptors another step is the first that has none.
+    for free in 0..16 {
+        setrlimit(Resource::RLIMIT_NOFILE, open + free, hard).unwrap();
+        let built = Pool::builder().workers(2).start_method(method).build();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        if let Err(error) = built {
+            refusals += 1;
+            let limit = format!("RLIMIT_NOFILE is {}", open + free);
+            assert!(error.to_string().contains(&limit), "{free} free: {error}");
+        }
+    }
+    assert!(refusals > 3, "{refusals}");
+    assert_serves(&pool(method, 2));
+});
