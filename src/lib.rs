@@ -24,6 +24,9 @@
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
+//! | share a number, or other plain data, that changes | [`Value`], [`Array`] |
+//! | let so many through at a time | [`Semaphore`], [`BoundedSemaphore`] |
+//! | wait until something has happened | [`Event`] |
 //! | share bytes with programs in other languages | [`SharedMemory`] |
 //! | let one process at a time do something | [`Lock`], [`RLock`] |
 //! | wait for each other, or for a change | [`Barrier`], [`Condition`] |
@@ -54,10 +57,10 @@ pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
-pub use shared::{SharedMemory, SharedSlice};
+pub use shared::{Array, ArrayGuard, Integer, SharedMemory, SharedSlice, Value};
 pub use sync::{
-    Barrier, BarrierError, BarrierWaitResult, Condition, Guard, Lock, LockGuard, OwnerDied, RLock,
-    RLockGuard, WaitTimeoutResult,
+    Barrier, BarrierError, BarrierWaitResult, BoundedSemaphore, Condition, Event, Guard, Lock,
+    LockGuard, OwnerDied, RLock, RLockGuard, Semaphore, WaitTimeoutResult,
 };
 pub use task::{Closure, Portable, Stateless, worker_state};
 
@@ -75,6 +78,11 @@ mod tests {
         shared::<Pool>();
         shared::<Process<u8>>();
         shared::<Closure<u8, u8>>();
+        shared::<Semaphore>();
+        shared::<BoundedSemaphore>();
+        shared::<Event>();
+        shared::<Value<u8>>();
+        shared::<Array<u8>>();
         shared::<SharedSlice<f32>>();
         shared::<SharedMemory>();
         shared::<Lock<u8>>();

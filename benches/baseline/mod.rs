@@ -15,6 +15,7 @@ pub(crate) mod futex;
 pub(crate) mod ideal;
 pub(crate) mod mutex;
 pub(crate) mod ourselves;
+pub(crate) mod passing;
 pub(crate) mod ping;
 pub(crate) mod processor;
 pub(crate) mod shared;

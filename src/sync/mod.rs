@@ -6,9 +6,15 @@ mod lock;
 mod rlock;
 mod condition;
 mod barrier;
+mod unowned;
+mod permits;
+mod semaphore;
+mod event;
 
 pub use barrier::{Barrier, BarrierError, BarrierWaitResult};
 pub use condition::{Condition, WaitTimeoutResult};
 pub use died::{Guard, OwnerDied};
+pub use event::Event;
 pub use lock::{Lock, LockGuard};
 pub use rlock::{RLock, RLockGuard};
+pub use semaphore::{BoundedSemaphore, Semaphore};

@@ -148,6 +148,24 @@ impl Mapping {
         word32_of(&self.raw, offset)
     }
 
+    /// The `count` aligned 64-bit words from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::word`].
+    #[inline]
+    pub(crate) fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let len = count.checked_mul(8);
+        assert!(
+            offset % 8 == 0 && len.is_some_and(|len| in_range(&self.raw, offset, len)),
+            "no words at this offset"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let first = unsafe { self.raw.as_mut_ptr().add(offset) };
+        // SAFETY: `count` words from there are in the mapping, as just checked, and each is as in `word_of`.
+        unsafe { std::slice::from_raw_parts(first.cast_const().cast(), count) }
+    }
+
     /// Copies from `offset` to `out`.
     ///
     /// # Panics

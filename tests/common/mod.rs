@@ -14,6 +14,7 @@ pub(crate) mod census;
 pub(crate) mod many;
 pub(crate) mod meet;
 pub(crate) mod unsafely;
+pub(crate) mod victim;
 
 use census::Census;
 use multiprocess::{Pool, Process, StartMethod, TaskError, TaskErrorKind};

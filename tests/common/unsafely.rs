@@ -67,6 +67,18 @@ pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
     }
 }
 
+/// Forks a child that runs `body` and ends; returns its pid at once. Whoever calls this collects it.
+pub(crate) fn fork_child(body: impl FnOnce()) -> nix::unistd::Pid {
+    // SAFETY: as in `in_fork`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            exit_at_once(if result.is_ok() { 0 } else { 101 })
+        }
+    }
+}
+
 /// Removes an environment variable of this process.
 pub(crate) fn unset_environment(name: &str) {
     // SAFETY: as in `set_environment`.
