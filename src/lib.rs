@@ -19,6 +19,7 @@
 //! | give it something beside each item | [`Pool::with`] |
 //! | run one call elsewhere | [`Pool::apply`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
+//! | run closures that borrow what is here | [`scope`] |
 //! | send a function with its captures | [`Closure`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
@@ -39,8 +40,8 @@ mod pool;
 pub use error::{Error, Result, TaskError, TaskErrorKind};
 pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
 pub use process::{
-    CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
-    available_parallelism, current_process,
+    ChildInfo, CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, Scope, ScopedProcess,
+    StartMethod, active_children, available_parallelism, current_process, scope,
 };
 pub use task::{Closure, Portable, Stateless};
 

@@ -32,8 +32,8 @@ impl<'pool> Opened<'pool> {
         is_collected: bool,
     ) -> Result<Opened<'pool>, TaskError> {
         let function = spec.function.ok_or_else(|| {
-            let why = "its code is in a library that was loaded into another program, not in the main \
-                       executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
+            let why = "its code is in a library that was loaded into another program, not in the main executable, \
+                       where workers look for it; a `Process` by `StartMethod::Fork` can run it";
             TaskError::new(TaskErrorKind::System, why)
         })?;
         let id = driver.open(function, spec.captures?, spec.piece_items, is_collected)?;

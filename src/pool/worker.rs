@@ -1,9 +1,9 @@
 //! What a worker process does: takes chunks of items from its link, runs them, sends outcomes, until the link closes.
 
 use crate::pool::protocol::{Permission, from_worker, to_worker};
-use crate::sys::function::{self, Body, FunctionId, describe};
+use crate::sys::function::{self, Body, FunctionId};
 use crate::sys::identity::exit_now;
-use crate::task::{Call, Captures, Chunk, Ended, Returned};
+use crate::task::{Call, Callable, Captures, Chunk, Ended, Returned};
 use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;
@@ -44,9 +44,9 @@ impl Body for Serve {
     }
 }
 
-/// The number of the function that a worker process runs.
-pub(crate) fn describe_worker() -> Option<FunctionId> {
-    describe::<Serve>(())
+/// The function that a worker process runs.
+pub(crate) fn describe_worker() -> Callable {
+    Callable::of::<Serve>(())
 }
 
 #[derive(Debug)]

@@ -9,15 +9,15 @@
 
 pub(crate) mod errno;
 pub(crate) mod descriptor;
-pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
 pub(crate) mod signal;
 pub(crate) mod identity;
+pub(crate) mod limits;
 pub(crate) mod image;
 pub(crate) mod function;
-pub(crate) mod exec;
 pub(crate) mod fork;
+pub(crate) mod exec;
 pub(crate) mod hook;

@@ -10,7 +10,7 @@ mod closure;
 pub use closure::Closure;
 pub use portable::{Portable, Stateless};
 
-pub(crate) use call::{Arrived, Call, Returned, describe_call};
+pub(crate) use call::{Arrived, Call, Callable, Returned, describe_call, run_and_pack};
 pub(crate) use guard::{Echo, record_panics};
 pub(crate) use items::{Items, Produced, Received, pack_captures};
 pub(crate) use portable::require_no_captures;
