@@ -7,7 +7,7 @@
 //!
 //! | process | made by | it |
 //! |---|---|---|
-//! | minder | a bare system call, without an exit signal | forks the process, closes all but the status socket, tells of the start, waits, tells of the end, ends |
+//! | minder | a bare system call, without an exit signal | forks the process, closes all but the status socket, tells of the start, waits for either to end, tells of the process's end, ends |
 //! | process | `fork` of the C library | runs the function |
 //!
 //! To the application the minder is what the fork server is to others: the same news come from it, over the same kind of
@@ -15,12 +15,13 @@
 //!
 //! | who dies | then |
 //! |---|---|
-//! | the application | the kernel kills the minder of a daemon, and with that the daemon; another minder goes on until its process has ended |
+//! | the application | the kernel kills the minder of a daemon, and with that the daemon; another minder ends, and its process runs on |
 //! | the minder | the kernel kills a daemon; another process runs on, and nobody will know how it ended, which `wait` says |
 //! | the process | the minder tells, and ends; the application collects it: whoever waits at once, else the next start or question |
 //!
 //! All three have one thread when they fork, so that nothing is held by a thread that is not there.
 
+use crate::deadline::Deadline;
 use crate::process::child::Starting;
 use crate::process::current::Identity;
 use crate::process::enter::{REFUSED, flush};
@@ -30,6 +31,7 @@ use crate::sys::descriptor;
 use crate::sys::fork::{self, Forked, ForkedUnseen};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
+use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked};
 use crate::sys::socket::{self, Patience};
 use crate::wire::record;
@@ -97,6 +99,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
     flush();
     identity::flush_c_streams();
     let application = identity::pid();
+    let applications = PidFd::open(application)?;
     // No handler of the application's runs in the minder.
     let blocked = AllBlocked::for_this_thread()?;
     if let ForkedUnseen::Parent { child } = fork::fork_unseen()? {
@@ -118,7 +121,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
     signal::reset_all();
     let minder = identity::pid();
     match fork::fork() {
-        Ok(Forked::Parent { child }) => mind(child, &theirs),
+        Ok(Forked::Parent { child }) => mind(child, &theirs, &applications),
         Err(error) => {
             let news = News::refused("fork", &error);
             let _gone = record::send(theirs.as_fd(), &news, &[], &[], Patience::Now);
@@ -128,7 +131,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
             if identity.is_daemon && identity::die_with_parent(minder).is_err() {
                 exit_now(REFUSED)
             }
-            drop((status, spare));
+            drop((status, spare, applications));
             hold_on(identity.is_daemon);
             exit_now(run(theirs))
         }
@@ -145,7 +148,7 @@ fn hold_on(is_daemon: bool) {
 }
 
 /// What the minder does.
-fn mind(child: u32, status: &OwnedFd) -> ! {
+fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
     let _unnamed = identity::name_thread("minder");
     let process = match PidFd::open(child) {
         Ok(process) => process,
@@ -170,7 +173,13 @@ fn mind(child: u32, status: &OwnedFd) -> ! {
         let _ended = process.kill();
     }
     // Whatever the application closes must be closed, though this process goes on.
-    descriptor::close_all_but([status.as_fd()]);
+    let needed = [status.as_fd(), process.as_fd(), application.as_fd()];
+    descriptor::close_all_but(needed);
+    let waited_for = [process.as_fd(), application.as_fd()];
+    if let Ok([false, true]) = readable(waited_for, Deadline::NEVER) {
+        // Nobody is left to be told.
+        exit_now(0)
+    }
     if let Some(ended) = fork::wait_for(child) {
         let news = News::Exited {
             status: ended.into_raw(),
