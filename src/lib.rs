@@ -22,6 +22,7 @@
 //! | limit its time, try it again, cancel it | [`Job::timeout`], [`Job::retries`], [`AsyncResult::cancel`] |
 //! | prepare each worker | [`PoolBuilder::initializer`], [`worker_state`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
+//! | run closures that borrow what is here | [`scope`] |
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
 //! | share a number, or other plain data, that changes | [`Value`], [`Array`] |
@@ -54,8 +55,8 @@ pub use pool::{
     TakesCaptures, TakesItem,
 };
 pub use process::{
-    CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
-    available_parallelism, current_process,
+    ChildInfo, CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, Scope, ScopedProcess,
+    StartMethod, active_children, available_parallelism, current_process, scope,
 };
 pub use shared::{Array, ArrayGuard, Integer, SharedMemory, SharedSlice, Value};
 pub use sync::{

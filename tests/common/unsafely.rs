@@ -119,3 +119,22 @@ pub(crate) fn fill_sockets() {
         while unsafe { libc::send(number, record.as_ptr().cast(), record.len(), flags) } > 0 {}
     }
 }
+
+/// Has `$play` run before `main`, on the only thread of the program, where the role that it finds is to fork.
+macro_rules! plays_before_main {
+    ($play:path) => {
+        #[used]
+        #[allow(
+            unsafe_code,
+            reason = "the section is a list of functions of this type"
+        )]
+        #[unsafe(link_section = ".init_array")]
+        static PLAYS_BEFORE_MAIN: extern "C" fn() = {
+            extern "C" fn constructor() {
+                crate::common::alone::play_before_main($play);
+            }
+            constructor
+        };
+    };
+}
+pub(crate) use plays_before_main;
