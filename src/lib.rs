@@ -20,6 +20,8 @@
 //! | run one call elsewhere | [`Pool::apply`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
 //! | send a function with its captures | [`Closure`] |
+//! | read large data in place, in every process | [`SharedSlice`] |
+//! | share bytes with programs in other languages | [`SharedMemory`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
 //! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
@@ -33,6 +35,7 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod shared;
 mod process;
 mod pool;
 
@@ -42,6 +45,7 @@ pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
+pub use shared::{SharedMemory, SharedSlice};
 pub use task::{Closure, Portable, Stateless};
 
 #[cfg(doctest)]
@@ -58,6 +62,8 @@ mod tests {
         shared::<Pool>();
         shared::<Process<u8>>();
         shared::<Closure<u8, u8>>();
+        shared::<SharedSlice<f32>>();
+        shared::<SharedMemory>();
         shared::<Error>();
         shared::<TaskError>();
     }

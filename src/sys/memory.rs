@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A memory file of a fixed size: the kernel refuses to resize it, so a mapping of it can never fault.
 #[derive(Debug)]
@@ -118,6 +118,35 @@ impl Mapping {
         word_of(&self.raw, offset)
     }
 
+    /// The aligned 32-bit word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::word`], where `offset` is not a multiple of 4.
+    #[inline]
+    pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
+        word32_of(&self.raw, offset)
+    }
+
+    /// Copies from `offset` to `out`.
+    ///
+    /// # Panics
+    ///
+    /// Where so much is not there.
+    #[inline]
+    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(
+            in_range(&self.raw, offset, out.len()),
+            "read past the end of a mapping"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let source = unsafe { self.raw.as_ptr().add(offset) };
+        // SAFETY: `source` is readable for `out.len()` bytes as long as `self` lives, its file is sealed against
+        // shrinking, and `out` is ordinary memory that cannot overlap it. Another process may write the source
+        // meanwhile: any bytes may come out, all of them valid as `u8`.
+        unsafe { std::ptr::copy_nonoverlapping(source, out.as_mut_ptr(), out.len()) };
+    }
+
     /// Copies `bytes` to `offset`.
     ///
     /// # Panics
@@ -190,6 +219,18 @@ fn word_of(raw: &MmapRaw, offset: usize) -> &AtomicU64 {
     // `raw` is borrowed; every process reads and writes it as an atomic only, and through a mapping for reading it is
     // loaded only (`ReadOnlyMapping` has no other use of it), which faults on no 64-bit platform.
     unsafe { AtomicU64::from_ptr(word.cast()) }
+}
+
+#[inline]
+fn word32_of(raw: &MmapRaw, offset: usize) -> &AtomicU32 {
+    assert!(
+        offset % 4 == 0 && in_range(raw, offset, 4),
+        "no word at this offset"
+    );
+    // SAFETY: `offset` is in the mapping, as just checked.
+    let word = unsafe { raw.as_mut_ptr().add(offset) };
+    // SAFETY: as in `word_of`, for a multiple of 4.
+    unsafe { AtomicU32::from_ptr(word.cast()) }
 }
 
 #[cfg(test)]
