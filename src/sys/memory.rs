@@ -5,10 +5,12 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::held;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -58,7 +60,9 @@ impl SealedMemory {
             .offset(offset as u64)
             .len(len)
             .map_raw(self.file.as_raw_fd())?;
-        Ok(Mapping { raw })
+        Ok(Mapping {
+            raw: ManuallyDrop::new(raw),
+        })
     }
 
     /// Maps `len` bytes from `offset`, for reading.
@@ -98,7 +102,18 @@ impl From<SealedMemory> for OwnedFd {
 /// Shared memory that this process may write.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // Whose guard of a word in here was forgotten holds it until its thread ends, when the kernel goes there.
+        let start = self.raw.as_ptr().addr();
+        if !held::is_any_within(start..start + self.raw.len()) {
+            // SAFETY: it is not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.raw) };
+        }
+    }
 }
 
 /// Shared memory that only others write; a stray write of ours would fault.
