@@ -22,6 +22,7 @@
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
 //! | share bytes with programs in other languages | [`SharedMemory`] |
+//! | pass values between processes, many to many | [`Queue`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
 //! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
@@ -36,6 +37,7 @@ mod shm;
 mod wire;
 mod task;
 mod shared;
+mod queue;
 mod process;
 mod pool;
 
@@ -45,6 +47,7 @@ pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
+pub use queue::Queue;
 pub use shared::{SharedMemory, SharedSlice};
 pub use task::{Closure, Portable, Stateless};
 
@@ -64,6 +67,7 @@ mod tests {
         shared::<Closure<u8, u8>>();
         shared::<SharedSlice<f32>>();
         shared::<SharedMemory>();
+        shared::<Queue<std::cell::Cell<u8>>>();
         shared::<Error>();
         shared::<TaskError>();
     }

@@ -14,6 +14,7 @@ pub(crate) mod limits;
 pub(crate) mod futex;
 pub(crate) mod held;
 pub(crate) mod memory;
+pub(crate) mod sparse;
 pub(crate) mod frozen;
 pub(crate) mod named;
 pub(crate) mod robust;
