@@ -614,6 +614,8 @@ impl Core {
             ledger.set_watched(1);
             self.event.add(ledger.len().saturating_add(2).min(1 << 62));
             ledger.set_watched(2);
+            // So that it is not readable at first when nothing is there.
+            let _settled = self.is_ready();
         }
         self.event.handle().as_fd()
     }
