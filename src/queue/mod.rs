@@ -4,6 +4,13 @@ mod ledger;
 mod store;
 mod letters;
 mod core;
+mod news;
+mod put;
+mod get;
+mod failure;
 mod handle;
+mod state;
+#[cfg(test)]
+mod hostile;
 
 pub use handle::Queue;
