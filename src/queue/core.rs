@@ -83,15 +83,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What this process remembers of the get side. Used inside it.
-#[derive(Debug, Default)]
-pub(crate) struct Reader {
-    pub(crate) window: Window,
-    /// The base that was seen with `seen`, and a position that the messages seen then do not reach past.
-    pub(crate) base: u64,
-    pub(crate) limit: u64,
-}
-
 /// One queue, as one process has it.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -102,8 +93,12 @@ pub(crate) struct Core {
     /// How many messages were put, as last seen here: a lower bound. Most of the time it saves a look at a line of memory
     /// that the other side writes.
     pub(crate) seen: AtomicU64,
-    pub(crate) writer: Mutex<Window>,
-    pub(crate) reader: Mutex<Reader>,
+    /// The base that was seen then, and a position that no message that was seen then reaches past. Like `seen`, these
+    /// change inside the get side only.
+    pub(crate) base: AtomicU64,
+    pub(crate) limit: AtomicU64,
+    pub(crate) put_window: Mutex<Window>,
+    pub(crate) get_window: Mutex<Window>,
     pub(crate) spin_to_put: Mutex<Spin>,
     pub(crate) spin_to_get: Mutex<Spin>,
 }
@@ -143,8 +138,10 @@ impl Core {
             event,
             capacity,
             seen: AtomicU64::new(0),
-            writer: Mutex::default(),
-            reader: Mutex::default(),
+            base: AtomicU64::new(0),
+            limit: AtomicU64::new(0),
+            put_window: Mutex::default(),
+            get_window: Mutex::default(),
             spin_to_put: Mutex::new(Spin::new(LONGEST_OF_CLIENT)),
             spin_to_get: Mutex::new(Spin::new(LONGEST_OF_CLIENT)),
         }

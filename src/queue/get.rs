@@ -1,9 +1,9 @@
 //! Getting a message: the get side's steps. The argument stands in `core`.
 
-use crate::queue::core::{Core, Failure, HEADER, Limit, Reader};
+use crate::queue::core::{Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::{Missing, records_of};
-use crate::queue::store::{NEAR, Window};
+use crate::queue::store::NEAR;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -43,14 +43,7 @@ impl Core {
                 return Err(failure);
             }
         };
-        let message = {
-            // As in `place`.
-            let mut kept = self.reader.try_lock();
-            let mut other = Reader::default();
-            let is_kept = kept.is_some();
-            let reader = kept.as_deref_mut().unwrap_or(&mut other);
-            self.take(reader, is_kept, short)
-        };
+        let message = self.take(short);
         inside.leave(is_there);
         if matches!(message, Err(Failure::Closed)) {
             self.pass_closing_on();
@@ -60,47 +53,30 @@ impl Core {
 
     /// Takes the first message. Inside the get side.
     #[inline]
-    fn take(
-        &self,
-        reader: &mut Reader,
-        is_kept: bool,
-        short: &mut [u8; SHORT],
-    ) -> Result<Message, Failure> {
+    fn take(&self, short: &mut [u8; SHORT]) -> Result<Message, Failure> {
         let ledger = self.ledger();
         let got = ledger.got();
-        if !is_kept || self.seen.load(Ordering::Relaxed) <= got {
-            let put = ledger.put();
-            if put <= got {
-                let is_sound = put == got && ledger.is_closed();
-                return Err(if is_sound {
-                    Failure::Closed
-                } else {
-                    Failure::Corrupt
-                });
-            }
-            reader.base = ledger.base();
-            reader.limit = ledger.highest_tail();
-            if is_kept {
-                self.seen.store(put, Ordering::Relaxed);
-            }
+        if self.seen.load(Ordering::Relaxed) <= got {
+            self.look(got)?;
         }
+        let base = self.base.load(Ordering::Relaxed);
         let head = ledger.head(got);
-        let at = head.checked_sub(reader.base).ok_or(Corrupt)?;
+        let at = head.checked_sub(base).ok_or(Corrupt)?;
         let mut header = [0; HEADER];
-        self.store.read(at, &mut header, &mut reader.window)?;
+        self.store.read(at, &mut header, &self.get_window)?;
         let [len, count, letter] = bytemuck::cast::<[u8; HEADER], [u64; 3]>(header);
-        let next = self.end_of_message(head, len, reader.limit)?;
+        let next = self.end_of_message(head, len, self.limit.load(Ordering::Relaxed))?;
         let body = at + HEADER as u64;
         let bytes = if len <= SHORT as u64 {
             self.store
-                .read(body, &mut short[..len as usize], &mut reader.window)?;
+                .read(body, &mut short[..len as usize], &self.get_window)?;
             Bytes::Short(len as usize)
         } else {
-            Bytes::Long(self.copy_out(body, len as usize, &mut reader.window)?)
+            Bytes::Long(self.copy_out(body, len as usize)?)
         };
         let descriptors = self.descriptors_of(letter, count)?;
         let end = at + (next - head);
-        self.give_back(head, end, reader);
+        self.give_back(head, end, base);
         if self.capacity == u64::MAX && !ledger.is_lettered() {
             // Nobody waits for room.
             ledger.take(got, next);
@@ -121,6 +97,24 @@ impl Core {
         }
     }
 
+    /// Looks how many messages were put, of which message `got` is to be one.
+    fn look(&self, got: u64) -> Result<(), Failure> {
+        let ledger = self.ledger();
+        let put = ledger.put();
+        if put <= got {
+            let is_sound = put == got && ledger.is_closed();
+            return Err(if is_sound {
+                Failure::Closed
+            } else {
+                Failure::Corrupt
+            });
+        }
+        self.base.store(ledger.base(), Ordering::Relaxed);
+        self.limit.store(ledger.highest_tail(), Ordering::Relaxed);
+        self.seen.store(put, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Where the next message stands, if one of that length can be here.
     #[inline]
     fn end_of_message(&self, head: u64, len: u64, limit: u64) -> Result<u64, Failure> {
@@ -138,12 +132,12 @@ impl Core {
         Ok(next)
     }
 
-    fn copy_out(&self, at: u64, len: usize, window: &mut Window) -> Result<Vec<u8>, Failure> {
+    fn copy_out(&self, at: u64, len: usize) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         bytes
             .try_reserve_exact(len)
             .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        self.store.append(at, len, &mut bytes, window)?;
+        self.store.append(at, len, &mut bytes, &self.get_window)?;
         Ok(bytes)
     }
 
@@ -164,12 +158,12 @@ impl Core {
     /// Gives back the memory behind the message at `head`, if that is much. Inside the get side and before the message is
     /// taken: the base cannot change till then.
     #[inline]
-    fn give_back(&self, head: u64, end: u64, reader: &Reader) {
+    fn give_back(&self, head: u64, end: u64, base: u64) {
         if end <= NEAR as u64 / 2 {
             return;
         }
         let ledger = self.ledger();
-        let behind = self.store.give_back(ledger.punched(), reader.base, head);
+        let behind = self.store.give_back(ledger.punched(), base, head);
         if let Ok(Some(punched)) = behind {
             ledger.set_punched(punched);
         }

@@ -4,7 +4,6 @@ use crate::deadline::Deadline;
 use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::{LETTER_MAX, records_of};
-use crate::queue::store::Window;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -85,13 +84,9 @@ impl Core {
         header[..8].copy_from_slice(&(bytes.len() as u64).to_ne_bytes());
         header[8..16].copy_from_slice(&(descriptors.len() as u64).to_ne_bytes());
         header[16..].copy_from_slice(&letter.to_ne_bytes());
-        // Where another thread of this process is here as well, somebody has written over the monitor's word.
-        let mut kept = self.writer.try_lock();
-        let mut other = Window::default();
-        let window = kept.as_deref_mut().unwrap_or(&mut other);
-        self.store.write(at, &header, window)?;
-        self.store.write(at + HEADER as u64, bytes, window)?;
-        drop(kept);
+        self.store.write(at, &header, &self.put_window)?;
+        self.store
+            .write(at + HEADER as u64, bytes, &self.put_window)?;
         if at + taken > ledger.high() {
             ledger.set_high(at + taken);
         }

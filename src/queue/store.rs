@@ -10,6 +10,7 @@
 use crate::queue::ledger::{Corrupt, PAGE};
 use crate::sys::memory::Mapping;
 use crate::sys::sparse::SparseFile;
+use parking_lot::Mutex;
 use std::io;
 
 /// How large the file is, if this process may have one so large: more than any machine has memory for.
@@ -80,7 +81,7 @@ impl Store {
 
     /// Copies `bytes` to `at`, counted from the base.
     #[inline]
-    pub(crate) fn write(&self, at: u64, bytes: &[u8], window: &mut Window) -> io::Result<()> {
+    pub(crate) fn write(&self, at: u64, bytes: &[u8], window: &Mutex<Window>) -> io::Result<()> {
         let (offset, first) = self.place(at, bytes.len());
         if first == bytes.len() && offset + first <= self.near_len && first < BULK {
             self.near.write(offset, bytes);
@@ -92,7 +93,7 @@ impl Store {
 
     /// Copies from `at`, counted from the base, to `out`.
     #[inline]
-    pub(crate) fn read(&self, at: u64, out: &mut [u8], window: &mut Window) -> io::Result<()> {
+    pub(crate) fn read(&self, at: u64, out: &mut [u8], window: &Mutex<Window>) -> io::Result<()> {
         let (offset, first) = self.place(at, out.len());
         if first == out.len() && offset + first <= self.near_len {
             self.near.read(offset, out);
@@ -110,7 +111,7 @@ impl Store {
         at: u64,
         len: usize,
         out: &mut Vec<u8>,
-        window: &mut Window,
+        window: &Mutex<Window>,
     ) -> io::Result<()> {
         let (offset, first) = self.place(at, len);
         self.append_piece(offset, first, out, window)?;
@@ -125,15 +126,15 @@ impl Store {
         (PAGE + at as usize, len.min(left))
     }
 
-    fn write_piece(&self, offset: usize, bytes: &[u8], window: &mut Window) -> io::Result<()> {
+    fn write_piece(&self, offset: usize, bytes: &[u8], window: &Mutex<Window>) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        match self.mapped(offset, bytes.len(), window) {
-            Some((mapping, start)) => {
-                mapping.write(offset - start, bytes);
-                Ok(())
-            }
+        let mapped = self.mapped(offset, bytes.len(), window, |mapping, start| {
+            mapping.write(offset - start, bytes);
+        });
+        match mapped {
+            Some(()) => Ok(()),
             None => self.file.write_at(offset, bytes),
         }
     }
@@ -143,34 +144,39 @@ impl Store {
         offset: usize,
         len: usize,
         out: &mut Vec<u8>,
-        window: &mut Window,
+        window: &Mutex<Window>,
     ) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        match self.mapped(offset, len, window) {
-            Some((mapping, start)) => {
-                mapping.append_to(offset - start, len, out);
-                Ok(())
-            }
+        let mapped = self.mapped(offset, len, window, |mapping, start| {
+            mapping.append_to(offset - start, len, out);
+        });
+        match mapped {
+            Some(()) => Ok(()),
             None => self.file.append_to(offset, len, out),
         }
     }
 
-    /// The mapping that holds a piece, and where it starts; `None` where a system call serves better, or must.
-    fn mapped<'a>(
-        &'a self,
+    /// Runs `copy` on the mapping that holds a piece, given where that starts; `None` where a system call serves better, or
+    /// must.
+    fn mapped(
+        &self,
         offset: usize,
         len: usize,
-        window: &'a mut Window,
-    ) -> Option<(&'a Mapping, usize)> {
+        window: &Mutex<Window>,
+        copy: impl FnOnce(&Mapping, usize),
+    ) -> Option<()> {
         if len >= BULK {
             return None;
         }
         let end = offset.checked_add(len)?;
         if end <= self.near_len {
-            return Some((&self.near, 0));
+            copy(&self.near, 0);
+            return Some(());
         }
+        // Where another thread of this process is on the same side, somebody has written over the monitor's word.
+        let mut window = window.try_lock()?;
         let is_inside = offset >= window.start && end <= window.start + WINDOW;
         if window.mapping.is_none() || !is_inside {
             let start = offset / WINDOW_STEP * WINDOW_STEP;
@@ -179,9 +185,8 @@ impl Store {
             window.mapping = self.file.map(start, window_len).ok();
             window.start = start;
         }
-        let is_inside = end <= self.file.len();
-        let mapping = window.mapping.as_ref().filter(|_| is_inside)?;
-        Some((mapping, window.start))
+        copy(window.mapping.as_ref()?, window.start);
+        Some(())
     }
 
     /// Gives back the memory between two positions, the second of which a message still to be got stands at or behind.
@@ -226,13 +231,13 @@ mod tests {
         let bytes: Vec<u8> = (0..len)
             .map(|byte| (byte * 7 + at as usize) as u8)
             .collect();
-        let (mut here, mut there) = (Window::default(), Window::default());
-        store.write(at, &bytes, &mut here).unwrap();
+        let (here, there) = (Mutex::default(), Mutex::default());
+        store.write(at, &bytes, &here).unwrap();
         let mut out = Vec::with_capacity(len);
-        store.append(at, len, &mut out, &mut there).unwrap();
+        store.append(at, len, &mut out, &there).unwrap();
         assert_eq!(out, bytes, "{len} bytes at {at}");
         let mut copy = vec![0; len];
-        store.read(at, &mut copy, &mut there).unwrap();
+        store.read(at, &mut copy, &there).unwrap();
         assert_eq!(copy, bytes, "{len} bytes at {at}");
     }
 
@@ -262,7 +267,7 @@ mod tests {
     fn memory_behind_is_given_back_in_steps() {
         let store = Store::create().unwrap();
         let bytes = vec![1; 20 << 20];
-        store.write(0, &bytes, &mut Window::default()).unwrap();
+        store.write(0, &bytes, &Mutex::default()).unwrap();
         let full = store.file.memory().unwrap();
         assert_eq!(store.give_back(0, 0, GIVE_BACK - 1), Ok(None));
         assert_eq!(store.give_back(0, 0, 20 << 20), Ok(Some(20 << 20)));
