@@ -10,7 +10,7 @@
 //! | `HEAD` | bytes have been taken from the other's ring; counts likewise | to see what room there is |
 //! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
-//! | `NOTE` | as the layer above likes | likewise |
+//! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
 //!
 //! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
 //! other stores that word, fences, and looks at `ASLEEP`. Of two processes that both store, then fence, then load, at least
@@ -37,6 +37,7 @@ const HEAD: usize = 256;
 const ASLEEP: usize = 384;
 const ROOM_WANTED: usize = 392;
 const NOTE: usize = 512;
+const MOMENT: usize = 520;
 const RING: usize = PAGE;
 
 // Words of the page that both write.
@@ -65,6 +66,12 @@ impl Note {
     #[inline]
     pub(crate) fn word(&self) -> &AtomicU64 {
         self.side.word(NOTE)
+    }
+
+    /// A second word, beside the first: what is stored here before the first is seen with it.
+    #[inline]
+    pub(crate) fn moment(&self) -> &AtomicU64 {
+        self.side.word(MOMENT)
     }
 }
 
@@ -177,6 +184,11 @@ impl Duplex {
     /// The other's word for the layer above.
     pub(crate) fn peer_note(&self) -> u64 {
         self.peer.load(NOTE, Ordering::Acquire)
+    }
+
+    /// The other's second word.
+    pub(crate) fn peer_moment(&self) -> u64 {
+        self.peer.load(MOMENT, Ordering::Acquire)
     }
 
     /// Puts as many of `bytes` as there is room for; the other sees them after [`show`](Duplex::show).

@@ -2,6 +2,7 @@
 
 mod duplex;
 mod spin;
+pub(crate) mod words;
 mod known;
 mod arena;
 

@@ -85,6 +85,72 @@ pub(crate) fn wake_class(word: &impl Futex, count: i32, classes: u32) -> usize {
     usize::try_from(result).unwrap_or(0)
 }
 
+/// A word that a thread sleeps on with others, and what it must be.
+pub(crate) struct Watched<'a> {
+    pub(crate) word: &'a AtomicU64,
+    pub(crate) low: u32,
+}
+
+/// How many words a thread can sleep on at once.
+pub(crate) const WATCHED_MAX: usize = 128;
+
+/// The kernel's `struct futex_waitv`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct WaitV {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+const FUTEX_32: u32 = 2;
+
+/// Sleeps as long as the low half of each of these words is what it must be, until woken on any of them. The first
+/// [`WATCHED_MAX`] count. Returns as [`wait`] does; `None` where the kernel is older than 5.16, which does not have this.
+pub(crate) fn wait_for_any(words: &[Watched<'_>], deadline: Deadline) -> Option<bool> {
+    let end = match end_of(deadline) {
+        End::Passed => return Some(false),
+        End::Never => None,
+        End::At(end) => Some(end),
+    };
+    let end: *const libc::timespec = end.as_ref().map_or(std::ptr::null(), |end| end);
+    let nothing = WaitV {
+        value: 0,
+        address: 0,
+        flags: 0,
+        reserved: 0,
+    };
+    let mut list = [nothing; WATCHED_MAX];
+    let count = words.len().min(WATCHED_MAX);
+    for (entry, watched) in list.iter_mut().zip(words) {
+        *entry = WaitV {
+            value: u64::from(watched.low),
+            address: watched.word.address().expose_provenance() as u64,
+            flags: FUTEX_32,
+            reserved: 0,
+        };
+    }
+    // SAFETY: the list has `count` entries, each of a live, aligned word; `end` is null or a valid instant of the clock
+    // that is named.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            list.as_ptr(),
+            count,
+            0,
+            end,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    match check(result) {
+        // Refused by a filter of system calls, it is not there either.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => None,
+        Err(Errno::ETIMEDOUT) => Some(false),
+        _ => Some(true),
+    }
+}
+
 enum End {
     Passed,
     At(libc::timespec),

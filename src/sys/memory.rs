@@ -102,8 +102,7 @@ pub(crate) struct Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Whose guard of a word in here was forgotten holds it until its thread ends, when the kernel goes there.
-        let start = self.raw.as_ptr().addr();
-        if !held::is_any_within(start..start + self.raw.len()) {
+        if !self.is_any_held(0, self.raw.len()) {
             // SAFETY: it is not used after this.
             unsafe { ManuallyDrop::drop(&mut self.raw) };
         }
@@ -142,6 +141,12 @@ impl Mapping {
         append(&self.raw, offset, len, out);
     }
 
+    /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
+    pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
+        let start = self.raw.as_ptr().addr() + offset;
+        held::is_any_within(start..start + len)
+    }
+
     /// The aligned 64-bit word at `offset`.
     ///
     /// # Panics
@@ -160,6 +165,24 @@ impl Mapping {
     #[inline]
     pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
         word32_of(&self.raw, offset)
+    }
+
+    /// The `count` aligned 64-bit words from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::word`].
+    #[inline]
+    pub(crate) fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let len = count.checked_mul(8);
+        assert!(
+            offset % 8 == 0 && len.is_some_and(|len| in_range(&self.raw, offset, len)),
+            "no words at this offset"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let first = unsafe { self.raw.as_mut_ptr().add(offset) };
+        // SAFETY: `count` words from there are in the mapping, as just checked, and each is as in `word_of`.
+        unsafe { std::slice::from_raw_parts(first.cast_const().cast(), count) }
     }
 
     /// Copies from `offset` to `out`.

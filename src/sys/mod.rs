@@ -8,24 +8,25 @@
 )]
 
 pub(crate) mod errno;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod file;
-pub(crate) mod limits;
 pub(crate) mod futex;
 pub(crate) mod held;
 pub(crate) mod memory;
-pub(crate) mod sparse;
+pub(crate) mod robust;
 pub(crate) mod frozen;
 pub(crate) mod named;
-pub(crate) mod robust;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
 pub(crate) mod signal;
 pub(crate) mod identity;
+pub(crate) mod limits;
+pub(crate) mod sparse;
 pub(crate) mod image;
 pub(crate) mod function;
-pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod forks;
+pub(crate) mod exec;
 pub(crate) mod hook;

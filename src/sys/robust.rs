@@ -58,8 +58,8 @@
 //! deadline passes. It cannot make this process touch other memory, nor wait beyond its deadline.
 
 use crate::deadline::Deadline;
-use crate::sys::futex;
-use crate::sys::held::{self, HELD_MAX, Thread};
+use crate::sys::futex::{self, Watched};
+use crate::sys::held::{HELD_MAX, Pending, Thread};
 use crate::sys::limits;
 use crate::sys::memory::Mapping;
 use std::hint::spin_loop;
@@ -114,6 +114,17 @@ pub(crate) struct Held<'a> {
 /// Where the kernel refuses 20 KiB, or the list.
 pub(crate) fn prepare() -> io::Result<()> {
     Thread::current().map(drop)
+}
+
+/// Until the result is dropped: if this thread dies, the kernel wakes one who sleeps on the 32 bits at `offset`, unless these
+/// have any of their lower 30 bits set.
+///
+/// # Panics
+///
+/// As [`Word::at`].
+#[inline]
+pub(crate) fn pending_on(mapping: &Mapping, offset: usize) -> Pending<'_> {
+    current().pend(Word::at(mapping, offset).node)
 }
 
 /// The number of the thread that calls, as a word that it holds has it.
@@ -194,10 +205,40 @@ impl<'a> Word<'a> {
         self.word.load(Ordering::Relaxed) & (DIED | HOLDER) == DIED
     }
 
-    /// Whether some thread of this process has it in its list.
-    pub(crate) fn is_held_by_this_process(self) -> bool {
-        let node = self.node.as_ptr().addr();
-        held::is_any_within(node..node + 1)
+    /// The word, and what its low half is as long as the same thread holds it and lives, for one who wants to sleep that
+    /// long; `None` if nobody holds it.
+    pub(crate) fn watch(self) -> Option<Watched<'a>> {
+        loop {
+            let seen = self.word.load(Ordering::Relaxed);
+            if seen & HOLDER == 0 {
+                return None;
+            }
+            let marked = counted(seen) | seen & LOW | WAITED;
+            if seen & WAITED != 0 || self.change(seen, marked).is_some() {
+                return Some(Watched {
+                    word: self.word,
+                    low: (marked & LOW) as u32,
+                });
+            }
+        }
+    }
+
+    /// Gives it up, if this thread holds it, in place of a guard that was forgotten.
+    pub(crate) fn release(self) {
+        drop(self.assume_held());
+    }
+
+    /// As [`Word::release`] and [`Held::give_up_as_died`].
+    pub(crate) fn release_as_died(self) {
+        self.assume_held().give_up_as_died();
+    }
+
+    fn assume_held(self) -> Held<'a> {
+        Held {
+            word: self,
+            owner_died: false,
+            of_this_thread: PhantomData,
+        }
     }
 
     /// Takes it, if it is still as it was seen, which is free in some way.

@@ -29,6 +29,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((above_streams(reader)?, above_streams(writer)?))
 }
 
+/// Says that nothing more is sent here, whoever else holds the socket: a process that was forked, for one.
+pub(crate) fn end_sending(socket: BorrowedFd<'_>) {
+    // It fails where the peer is gone, who then need not be told.
+    let _gone = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+}
+
 /// Whether the kernel sends now or says that it would block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {

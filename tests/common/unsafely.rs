@@ -67,6 +67,18 @@ pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
     }
 }
 
+/// Forks a child that runs `body` and ends; returns its pid at once. Whoever calls this collects it.
+pub(crate) fn fork_child(body: impl FnOnce()) -> nix::unistd::Pid {
+    // SAFETY: as in `in_fork`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            exit_at_once(if result.is_ok() { 0 } else { 101 })
+        }
+    }
+}
+
 /// Removes an environment variable of this process.
 pub(crate) fn unset_environment(name: &str) {
     // SAFETY: as in `set_environment`.
@@ -107,3 +119,22 @@ pub(crate) fn fill_sockets() {
         while unsafe { libc::send(number, record.as_ptr().cast(), record.len(), flags) } > 0 {}
     }
 }
+
+/// Has `$play` run before `main`, on the only thread of the program, where the role that it finds is to fork.
+macro_rules! plays_before_main {
+    ($play:path) => {
+        #[used]
+        #[allow(
+            unsafe_code,
+            reason = "the section is a list of functions of this type"
+        )]
+        #[unsafe(link_section = ".init_array")]
+        static PLAYS_BEFORE_MAIN: extern "C" fn() = {
+            extern "C" fn constructor() {
+                crate::common::alone::play_before_main($play);
+            }
+            constructor
+        };
+    };
+}
+pub(crate) use plays_before_main;
