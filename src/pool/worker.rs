@@ -5,9 +5,7 @@ use crate::pool::protocol::{Permission, from_worker, to_worker};
 use crate::sys::function::{self, Body, FunctionId};
 use crate::sys::identity::exit_now;
 use crate::sys::{clock, limits};
-use crate::task::{
-    Arguments, Call, Callable, Captures, Chunk, Ended, Returned, drop_worker_state,
-};
+use crate::task::{Arguments, Call, Callable, Captures, Chunk, Ended, Returned, drop_worker_state};
 use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;

@@ -24,6 +24,7 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     let (resource, name) = match error.raw_os_error()? {
         libc::EMFILE | libc::ETOOMANYREFS => (Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
         libc::EAGAIN => (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        libc::EFBIG => (Resource::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
         libc::ENOMEM => (Resource::RLIMIT_AS, "RLIMIT_AS"),
         _ => return None,
     };
@@ -33,6 +34,11 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     } else {
         Some(format!("{name} is {soft}"))
     }
+}
+
+/// How large a file may be that this process writes to. The kernel kills who writes past it, unless a signal is ignored.
+pub(crate) fn file_size() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Limits how many bytes of memory of its own this process may have (`RLIMIT_DATA`); what it shares or only reads does

@@ -23,6 +23,7 @@ pub(crate) mod pidfd;
 pub(crate) mod signal;
 pub(crate) mod identity;
 pub(crate) mod limits;
+pub(crate) mod sparse;
 pub(crate) mod image;
 pub(crate) mod function;
 pub(crate) mod fork;
