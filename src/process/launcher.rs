@@ -143,9 +143,14 @@ fn settle_in(variables: &[(OsString, OsString)]) -> io::Result<()> {
     identity::add_to_environment(variables)
 }
 
-/// Names the operation; an error where families have become too deep.
+/// Names the operation; an error where families have become too deep, or would without end.
 fn refuse_too_deep(identity: &Identity) -> Result<String> {
     let operation = format!("cannot start process {:?}", identity.name);
+    if bootstrap::is_still_to_serve() {
+        let why = "a constructor of the program starts it, in an image that is to become a process itself: each one \
+                   would start another";
+        return Err(Error::refused(operation, why));
+    }
     if identity.path.len() > DEPTH_MAX as usize {
         let why = format!("processes that start processes are nested {DEPTH_MAX} deep already");
         return Err(Error::refused(operation, why));

@@ -98,6 +98,14 @@ pub(crate) fn on_the_only_thread(
 
 /// Plays the application before `main`, where there is no other thread yet, if its role is to fork.
 pub(crate) fn play_before_main(play: fn()) {
+    // This image is to become a process of an application that plays already.
+    let is_child = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("MULTIPROCESS_CHILD_")
+    };
+    if env::vars_os().any(|(name, _)| is_child(name)) {
+        return;
+    }
     if !role().is_some_and(|role| role.ends_with("by Fork")) {
         return;
     }

@@ -88,12 +88,21 @@ pub(crate) fn unset_environment(name: &str) {
 /// With this in its environment, an image of the test binary starts a thread before `main`.
 pub(crate) const THREAD_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_THREAD_BEFORE_MAIN";
 
+/// With this in its environment, an image of the test binary starts a process before `main`; one that is refused prints why.
+pub(crate) const PROCESS_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_PROCESS_BEFORE_MAIN";
+
 #[used]
 // SAFETY: the section is a list of functions without arguments that matter and without a result.
 #[unsafe(link_section = ".init_array.00099")]
-static CONSTRUCTOR: extern "C" fn() = start_thread_if_asked;
+static CONSTRUCTOR: extern "C" fn() = start_what_is_asked;
 
-extern "C" fn start_thread_if_asked() {
+extern "C" fn start_what_is_asked() {
+    if env::var_os(PROCESS_BEFORE_MAIN).is_some() {
+        match multiprocess::Process::spawn(20, |n: i32| n + 1).map(|child| child.join()) {
+            Ok(result) => println!("before main: {}", result.unwrap()),
+            Err(error) => println!("before main: {error}"),
+        }
+    }
     if env::var_os(THREAD_BEFORE_MAIN).is_some() {
         thread::spawn(|| {
             loop {
