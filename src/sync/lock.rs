@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::shm::Slot;
 use crate::sync::died::{Guard, OwnerDied, sealed};
 use crate::sync::object::{self, Owner};
+use crate::sys::memory::Part;
 use crate::sys::robust::{Held, Word};
 use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -73,6 +74,7 @@ pub struct Lock<T: Pod = ()> {
 #[must_use = "the lock is given up when this is dropped"]
 pub struct LockGuard<'a, T: Pod = ()> {
     lock: &'a Lock<T>,
+    part: Part<'a>,
     held: Option<Held<'a>>,
     value: T,
     /// Which copy counts.
@@ -110,7 +112,7 @@ impl<T: Pod> Lock<T> {
             slot: object::allocate("lock", Lock::<T>::LEN)?,
             holds: PhantomData,
         };
-        lock.write(0, &value);
+        write(lock.part(), 0, &value);
         Ok(lock)
     }
 
@@ -134,9 +136,10 @@ impl<T: Pod> Lock<T> {
     /// ```
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, OwnerDied<LockGuard<'_, T>>> {
-        match self.word().try_acquire() {
-            Some(held) => self.guard(held),
-            None => self.guard(self.acquire_contended()),
+        let part = self.part();
+        match Word::of(part, 0).try_acquire() {
+            Some(held) => self.guard(part, held),
+            None => self.guard(part, self.acquire_contended()),
         }
     }
 
@@ -158,9 +161,10 @@ impl<T: Pod> Lock<T> {
     /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<Option<LockGuard<'_, T>>, OwnerDied<LockGuard<'_, T>>> {
-        self.word()
+        let part = self.part();
+        Word::of(part, 0)
             .try_acquire()
-            .map(|held| self.guard(held))
+            .map(|held| self.guard(part, held))
             .transpose()
     }
 
@@ -184,9 +188,10 @@ impl<T: Pod> Lock<T> {
         &self,
         limit: Duration,
     ) -> Result<Option<LockGuard<'_, T>>, OwnerDied<LockGuard<'_, T>>> {
-        self.word()
+        let part = self.part();
+        Word::of(part, 0)
             .acquire(Deadline::after(limit))
-            .map(|held| self.guard(held))
+            .map(|held| self.guard(part, held))
             .transpose()
     }
 
@@ -204,8 +209,13 @@ impl<T: Pod> Lock<T> {
     }
 
     #[inline]
+    fn part(&self) -> Part<'_> {
+        let mapping = self.slot.mapping();
+        mapping.part(self.slot.offset(), Lock::<T>::LEN)
+    }
+
     fn word(&self) -> Word<'_> {
-        Word::at(self.slot.mapping(), self.slot.offset())
+        Word::of(self.part(), 0)
     }
 
     #[cold]
@@ -224,14 +234,18 @@ impl<T: Pod> Lock<T> {
     #[inline]
     fn guard<'a>(
         &'a self,
+        part: Part<'a>,
         held: Held<'a>,
     ) -> Result<LockGuard<'a, T>, OwnerDied<LockGuard<'a, T>>> {
-        let which = self.which();
+        let which = which::<T>(part);
         let is_broken = held.owner_died();
+        let mut value = T::zeroed();
+        part.read(copy::<T>(which), bytemuck::bytes_of_mut(&mut value));
         let guard = LockGuard {
             lock: self,
+            part,
             held: Some(held),
-            value: self.read(which),
+            value,
             which,
             is_changed: false,
             is_broken,
@@ -243,45 +257,31 @@ impl<T: Pod> Lock<T> {
             Ok(guard)
         }
     }
+}
 
-    #[inline]
-    fn which(&self) -> u64 {
-        if size_of::<T>() == 0 {
-            return 0;
-        }
-        let word = self.slot.mapping().word(self.slot.offset() + WHICH);
-        word.load(Ordering::Relaxed) & 1
+#[inline]
+fn which<T>(part: Part<'_>) -> u64 {
+    if size_of::<T>() == 0 {
+        return 0;
     }
+    part.word(WHICH).load(Ordering::Relaxed) & 1
+}
 
-    #[inline]
-    fn read(&self, which: u64) -> T {
-        let mut value = T::zeroed();
-        self.slot
-            .mapping()
-            .read(self.copy(which), bytemuck::bytes_of_mut(&mut value));
-        value
+/// Has `value` count, in the place of the copy that does not.
+#[inline]
+fn write<T: Pod>(part: Part<'_>, which: u64, value: &T) {
+    if size_of::<T>() == 0 {
+        return;
     }
+    let other = 1 - which;
+    part.write(copy::<T>(other), bytemuck::bytes_of(value));
+    // Release: not before the bytes, for whoever finds this thread dead here.
+    part.word(WHICH).store(other, Ordering::Release);
+}
 
-    /// Has `value` count, in the place of the copy that does not.
-    #[inline]
-    fn write(&self, which: u64, value: &T) {
-        if size_of::<T>() == 0 {
-            return;
-        }
-        let other = 1 - which;
-        let mapping = self.slot.mapping();
-        mapping.write(self.copy(other), bytemuck::bytes_of(value));
-        // Release: not before the bytes, for whoever finds this thread dead here.
-        mapping
-            .word(self.slot.offset() + WHICH)
-            .store(other, Ordering::Release);
-    }
-
-    #[inline]
-    fn copy(&self, which: u64) -> usize {
-        let past = if which == 0 { 0 } else { Lock::<T>::STRIDE };
-        self.slot.offset() + COPIES + past
-    }
+#[inline]
+fn copy<T: Pod>(which: u64) -> usize {
+    COPIES + if which == 0 { 0 } else { Lock::<T>::STRIDE }
 }
 
 impl<'a, T: Pod> LockGuard<'a, T> {
@@ -316,7 +316,7 @@ impl<T: Pod> Drop for LockGuard<'_, T> {
             return held.give_up_as_died();
         }
         if self.is_changed {
-            self.lock.write(self.which, &self.value);
+            write(self.part, self.which, &self.value);
         }
     }
 }

@@ -61,7 +61,7 @@ use crate::deadline::Deadline;
 use crate::sys::futex::{self, Watched};
 use crate::sys::held::{HELD_MAX, Pending, Thread};
 use crate::sys::limits;
-use crate::sys::memory::Mapping;
+use crate::sys::memory::{Mapping, Part};
 use std::hint::spin_loop;
 use std::io;
 use std::marker::PhantomData;
@@ -147,6 +147,19 @@ impl<'a> Word<'a> {
         Word {
             word: mapping.word(offset),
             node: mapping.word(offset + 8),
+        }
+    }
+
+    /// The word at `offset` of a part.
+    ///
+    /// # Panics
+    ///
+    /// As [`Word::at`].
+    #[inline]
+    pub(crate) fn of(part: Part<'a>, offset: usize) -> Word<'a> {
+        Word {
+            word: part.word(offset),
+            node: part.word(offset + 8),
         }
     }
 
