@@ -20,6 +20,11 @@ impl Deadline {
         self.0
             .map(|end| end.saturating_duration_since(Instant::now()))
     }
+
+    /// Whether nothing is left.
+    pub(crate) fn has_passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
 }
 
 #[cfg(test)]

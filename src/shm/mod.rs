@@ -1,7 +1,11 @@
 //! Structures in memory that processes share.
 
+mod ring;
 mod duplex;
+mod lane;
 mod spin;
 
-pub(crate) use duplex::{Corrupt, Duplex, Note};
+pub(crate) use duplex::Duplex;
+pub(crate) use lane::{Lane, Lanes};
+pub(crate) use ring::{Corrupt, Incoming, Note, Outgoing, Sleeper};
 pub(crate) use spin::{LONGEST_OF_CLIENT, LONGEST_OF_SERVER, Spin};

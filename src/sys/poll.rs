@@ -27,6 +27,36 @@ pub(crate) fn writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Blocks until something can be written to `descriptor`, its peer is gone, or `deadline` passes.
+pub(crate) fn writable_until(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    let mut polled = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(())
+}
+
+/// Blocks until any of `descriptors` is readable or closed, or `deadline` passes.
+pub(crate) fn any_readable(
+    descriptors: &[BorrowedFd<'_>],
+    deadline: Deadline,
+) -> io::Result<()> {
+    let mut polled: Vec<PollFd<'_>> = descriptors
+        .iter()
+        .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN))
+        .collect();
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(())
+}
+
+/// Whether the peer of a socket is gone. Takes nothing from it.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    retry(|| nix::poll::poll(&mut polled, PollTimeout::ZERO))?;
+    let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(polled[0]
+        .revents()
+        .is_none_or(|events| events.intersects(hung_up)))
+}
+
 /// Milliseconds, rounded up, so that a wait never ends before its deadline.
 fn timeout(deadline: Deadline) -> PollTimeout {
     match deadline.remaining() {
@@ -59,6 +89,11 @@ impl Watch {
         Ok(self
             .epoll
             .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
+    }
+
+    /// Readable when one of the watched ones is: sets can be watched as well.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 
     /// Watches `descriptor` no more.
