@@ -36,7 +36,7 @@ mod task;
 mod process;
 mod pool;
 
-pub use error::{Error, Result, TaskError, TaskErrorKind};
+pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
 pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,

@@ -196,7 +196,7 @@ impl Server {
 
     /// Collects every child that has ended and tells of it.
     fn collect(&mut self) -> io::Result<()> {
-        self.news.clear()?;
+        self.news.clear();
         while let Some((pid, status)) = reap_any()? {
             if let Some(tracked) = self.children.remove(&pid) {
                 let news = News::Exited {

@@ -1,5 +1,6 @@
 //! Values as bytes, batches of them, and the link that carries messages between two processes.
 
+mod bounded;
 pub(crate) mod codec;
 pub(crate) mod handles;
 pub(crate) mod plain;
