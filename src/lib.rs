@@ -33,16 +33,20 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod pipe;
 mod process;
 mod pool;
+mod wait;
 
 pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
+pub use pipe::{Pipe, Receiver, Sender};
 pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
 pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
 pub use task::{Closure, Portable, Stateless};
+pub use wait::{Waitable, wait};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -98,11 +98,9 @@ impl Outlet {
         };
         let mut turn = Turn::take(self, &mut turn, limit)?;
         let length = message.bytes.len();
-        if length <= whole_max(turn.capacity) {
+        let is_split = limit.deadline().is_some() && length > whole_max(turn.capacity);
+        if !is_split {
             return turn.send_first(Part::Whole, message.bytes, message);
-        }
-        if limit.deadline().is_none() {
-            return Err(Failure::NeverFits(length));
         }
         let (first, rest) = message.bytes.split_at(piece(turn.capacity));
         turn.send_first(Part::First, first, message)?;
@@ -183,12 +181,15 @@ impl<'a> Turn<'a> {
                 letter: 0,
                 descriptors: message.descriptors.len() as u64,
             };
-            if !message.descriptors.is_empty() {
-                head.opening = Some(opening);
+            head.opening = Some(opening);
+            if !message.descriptors.is_empty() && head.size() <= self.capacity {
                 self.wait_for_room(head.size())?;
                 opening.letter = self.send_descriptors(message.descriptors)?;
             }
             head.opening = Some(opening);
+        }
+        if head.size() > self.capacity {
+            return Err(Failure::NeverFits(bytes.len()));
         }
         self.put(&head, bytes)
     }

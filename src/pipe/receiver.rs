@@ -1,7 +1,7 @@
 //! The half of a pipe's end that receives.
 
-use crate::error::{Error, Result};
-use crate::pipe::failure::Failure;
+use crate::error::Result;
+use crate::pipe::failure::{Failure, unreceived};
 use crate::pipe::incoming::{Front, Receiving};
 use crate::pipe::inlet::Inlet;
 use crate::pipe::limit::Limit;
@@ -16,8 +16,6 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
-
-const RECEIVE: &str = "cannot receive from a pipe";
 
 /// Receives from the other end of a pipe: one half of what [`Pipe::split`](crate::Pipe::split) makes of an end.
 ///
@@ -89,7 +87,7 @@ impl<R> Receiver<R> {
         match self.inlet.receive(Limit::within(limit), |_, _| Ok(())) {
             Ok(_) | Err(Failure::Closed) => Ok(true),
             Err(Failure::NotNow | Failure::TimedOut) => Ok(false),
-            Err(failure) => Err(failure.into_error("cannot look into a pipe")),
+            Err(failure) => Err(failure.of_receiving()),
         }
     }
 
@@ -114,7 +112,7 @@ impl<R> Receiver<R> {
         let (length, _not_wanted) = self
             .inlet
             .receive(Limit::NEVER, take)
-            .map_err(|failure| failure.into_error(RECEIVE))?;
+            .map_err(Failure::of_receiving)?;
         Ok(length)
     }
 
@@ -122,14 +120,14 @@ impl<R> Receiver<R> {
     pub(crate) fn watched(&self) -> Result<BorrowedFd<'_>> {
         self.inlet
             .descriptor()
-            .map_err(|error| Failure::Io(error).into_error("cannot watch a pipe"))
+            .map_err(|error| Failure::Io(error).of_receiving())
     }
 
     fn take(&self, bytes: &mut Vec<u8>, limit: Limit) -> Result<Vec<OwnedFd>> {
         let take = |receiving: &mut Receiving, front: Front| receiving.take(front, bytes);
         match self.inlet.receive(limit, take) {
             Ok(((), descriptors)) => Ok(descriptors),
-            Err(failure) => Err(failure.into_error(RECEIVE)),
+            Err(failure) => Err(failure.of_receiving()),
         }
     }
 }
@@ -139,7 +137,7 @@ impl<R: Portable> Receiver<R> {
     ///
     /// # Errors
     ///
-    /// [`is_closed`](Error::is_closed) where the other end is closed or its process has died, and all that it had sent has
+    /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died, and all that it had sent has
     /// been received. Where a message is no value of this type, or its handles could not be opened here; that message is
     /// gone then, and the next ones are received. And where this end has moved to another process.
     pub fn recv(&self) -> Result<R> {
@@ -150,7 +148,7 @@ impl<R: Portable> Receiver<R> {
     ///
     /// # Errors
     ///
-    /// As [`recv`](Receiver::recv), and [`is_empty`](Error::is_empty) where none is there.
+    /// As [`recv`](Receiver::recv), and [`is_empty`](crate::Error::is_empty) where none is there.
     pub fn try_recv(&self) -> Result<R> {
         self.recv_within(Limit::Now)
     }
@@ -159,10 +157,10 @@ impl<R: Portable> Receiver<R> {
     ///
     /// # Errors
     ///
-    /// As [`recv`](Receiver::recv), and [`is_timeout`](Error::is_timeout).
+    /// As [`recv`](Receiver::recv), and [`is_timeout`](crate::Error::is_timeout).
     pub fn recv_timeout(&self, limit: Duration) -> Result<R> {
         match self.recv_within(Limit::within(limit)) {
-            Err(error) if error.is_empty() => Err(Failure::TimedOut.into_error(RECEIVE)),
+            Err(error) if error.is_empty() => Err(Failure::TimedOut.of_receiving()),
             result => result,
         }
     }
@@ -176,17 +174,16 @@ impl<R: Portable> Receiver<R> {
     #[inline]
     fn recv_within(&self, limit: Limit) -> Result<R> {
         // The user's own `Deserialize` runs when nothing of the pipe is locked any more.
-        let refused = |why: String| Error::refused(RECEIVE, why);
         if plain::is_raw::<R>() {
             let mut bytes = Vec::new();
             let descriptors = self.take(&mut bytes, limit)?;
-            return value::unpack_owned(bytes, descriptors).map_err(refused);
+            return value::unpack_owned(bytes, descriptors).map_err(unreceived);
         }
         let mut bytes = SCRATCH.take();
         bytes.clear();
         let value = self
             .take(&mut bytes, limit)
-            .and_then(|descriptors| value::unpack(&bytes, descriptors).map_err(refused));
+            .and_then(|descriptors| value::unpack(&bytes, descriptors).map_err(unreceived));
         if bytes.capacity() <= SCRATCH_MAX {
             SCRATCH.set(bytes);
         }

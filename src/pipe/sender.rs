@@ -1,7 +1,7 @@
 //! The half of a pipe's end that sends.
 
-use crate::error::{Error, Result, SendError};
-use crate::pipe::failure::Failure;
+use crate::error::{Result, SendError};
+use crate::pipe::failure::{Failure, unsent};
 use crate::pipe::limit::Limit;
 use crate::pipe::outlet::{Outbound, Outlet};
 use crate::pipe::travel;
@@ -14,8 +14,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
-
-const SEND: &str = "cannot send to a pipe";
 
 /// Sends to the other end of a pipe: one half of what [`Pipe::split`](crate::Pipe::split) makes of an end.
 ///
@@ -56,7 +54,7 @@ impl<S> Sender<S> {
     ///
     /// # Errors
     ///
-    /// [`is_closed`](Error::is_closed) where the other end is closed or its process has died; and where this end has moved
+    /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died; and where this end has moved
     /// to another process.
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
         let message = Outbound {
@@ -65,7 +63,7 @@ impl<S> Sender<S> {
         };
         self.outlet
             .send(message, Limit::NEVER)
-            .map_err(|failure| failure.into_error(SEND))
+            .map_err(Failure::of_sending)
     }
 }
 
@@ -77,17 +75,18 @@ impl<S: Portable> Sender<S> {
     ///
     /// # Errors
     ///
-    /// [`is_closed`](Error::is_closed) where the other end is closed or its process has died; and where the value cannot be
+    /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died; and where the value cannot be
     /// encoded, or this end has moved to another process. The value comes back in the error.
     pub fn send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, Limit::NEVER)
     }
 
-    /// Sends a value if there is room for it now. A message that is larger than half of what the pipe holds is never sent so.
+    /// Sends a value if there is room for it now. A message that is larger than what the pipe
+    /// holds is never sent so.
     ///
     /// # Errors
     ///
-    /// As [`send`](Sender::send), and [`is_full`](Error::is_full) where there is no room, or another thread waits for it.
+    /// As [`send`](Sender::send), and [`is_full`](crate::Error::is_full) where there is no room, or another thread waits for it.
     pub fn try_send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, Limit::Now)
     }
@@ -97,7 +96,7 @@ impl<S: Portable> Sender<S> {
     ///
     /// # Errors
     ///
-    /// As [`send`](Sender::send), and [`is_timeout`](Error::is_timeout).
+    /// As [`send`](Sender::send), and [`is_timeout`](crate::Error::is_timeout).
     pub fn send_timeout(&self, value: S, limit: Duration) -> Result<(), SendError<S>> {
         let limit = Limit::within(limit);
         self.send_within(value, limit)
@@ -107,25 +106,27 @@ impl<S: Portable> Sender<S> {
     fn send_within(&self, value: S, limit: Limit) -> Result<(), SendError<S>> {
         match self.send_ref(&value, limit) {
             Ok(()) => Ok(()),
-            Err(error) => Err(SendError::new(value, error)),
+            Err(error) => Err(SendError::new(error, value)),
         }
     }
 
     #[inline]
     fn send_ref(&self, value: &S, limit: Limit) -> Result<()> {
-        let failed = |failure: Failure| failure.into_error(SEND);
         if let Some(bytes) = plain::raw_bytes(value) {
             let message = Outbound {
                 bytes,
                 descriptors: &[],
             };
-            return self.outlet.send(message, limit).map_err(failed);
+            return self
+                .outlet
+                .send(message, limit)
+                .map_err(Failure::of_sending);
         }
         let mut bytes = SCRATCH.take();
         bytes.clear();
         // What the user's own `Serialize` does happens here, before anything of the pipe is locked.
         let result = match value::pack(value, &mut bytes) {
-            Err(why) => Err(Error::refused(SEND, why)),
+            Err(why) => Err(unsent(why)),
             Ok(enclosed) => {
                 let message = Outbound {
                     bytes: &bytes,
@@ -136,7 +137,7 @@ impl<S: Portable> Sender<S> {
                     // If not, handles that had moved are given back as this is dropped.
                     enclosed.depart();
                 }
-                sent.map_err(failed)
+                sent.map_err(Failure::of_sending)
             }
         };
         if bytes.capacity() <= SCRATCH_MAX {

@@ -175,7 +175,12 @@ fn owned(kept: Vec<(u64, Option<Vec<Descriptor>>)>) -> Vec<(u64, Option<Vec<Owne
         Err(shared) => shared.try_clone().ok(),
     };
     kept.into_iter()
-        .map(|(letter, some)| (letter, some.and_then(|some| some.into_iter().map(own).collect())))
+        .map(|(letter, some)| {
+            (
+                letter,
+                some.and_then(|some| some.into_iter().map(own).collect()),
+            )
+        })
         .collect()
 }
 

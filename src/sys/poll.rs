@@ -35,10 +35,7 @@ pub(crate) fn writable_until(descriptor: BorrowedFd<'_>, deadline: Deadline) -> 
 }
 
 /// Blocks until any of `descriptors` is readable or closed, or `deadline` passes.
-pub(crate) fn any_readable(
-    descriptors: &[BorrowedFd<'_>],
-    deadline: Deadline,
-) -> io::Result<()> {
+pub(crate) fn any_readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<()> {
     let mut polled: Vec<PollFd<'_>> = descriptors
         .iter()
         .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN))
