@@ -42,7 +42,7 @@ use sealed::Source;
 ///
 /// # Errors
 ///
-/// Where a source cannot be waited for: the process may open no more descriptors (each pipe takes two, once), or the other
+/// Where a source cannot be waited for: the process may open no more descriptors (each pipe takes one, once), or the other
 /// process has overwritten shared memory.
 ///
 /// # Examples

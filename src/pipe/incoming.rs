@@ -30,6 +30,7 @@ pub(crate) struct Receiving {
 pub(crate) struct ReceivingParts {
     pub(crate) memory: Arc<OwnedFd>,
     pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) event: Arc<OwnedFd>,
     pub(crate) lane: Lane,
     pub(crate) head: u64,
     pub(crate) sleep: u64,
@@ -67,7 +68,7 @@ impl Receiving {
             memory: parts.memory,
             lane: parts.lane,
             ring,
-            peer: Peer::new(parts.socket, sleeper),
+            peer: Peer::new(parts.socket, parts.event, sleeper),
             long: parts.long,
             letter: None,
         })
@@ -78,6 +79,7 @@ impl Receiving {
         ReceivingParts {
             memory: Arc::clone(&self.memory),
             socket: Arc::clone(self.peer.socket()),
+            event: Arc::clone(self.peer.event()),
             lane: self.lane,
             head: self.ring.position(),
             sleep: self.peer.sleeper.number(),
@@ -89,6 +91,11 @@ impl Receiving {
     #[inline]
     pub(crate) fn has_data(&mut self) -> bool {
         self.ring.look_for_data() != Ok(0)
+    }
+
+    /// Whether the other side could not run while this one spins.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.ring.shares_processor()
     }
 
     /// Whether the other side is gone. What it has shown before is still to be had.
@@ -229,7 +236,7 @@ impl Receiving {
     #[inline]
     fn release(&mut self) -> io::Result<()> {
         if self.ring.release() {
-            self.peer.ring()?;
+            self.peer.ring_for_room()?;
         }
         Ok(())
     }

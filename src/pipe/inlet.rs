@@ -131,12 +131,13 @@ impl Inlet {
 
     /// Waits until there is something in the ring, or perhaps is.
     fn wait(&self, turn: &mut Turn, deadline: Deadline) -> Result<(), Failure> {
+        let may_spin = !here(&mut self.state.lock())?.shares_processor();
         let has_data = || self.state.lock().as_mut().is_none_or(Receiving::has_data);
-        if turn.spin.until(has_data) {
+        if may_spin && turn.spin.until(has_data) {
             return Ok(());
         }
         let start = Instant::now();
-        let socket = {
+        let (socket, event) = {
             let mut state = self.state.lock();
             let receiving = here(&mut state)?;
             receiving.peer.sleeper.announce(true, 0);
@@ -144,13 +145,16 @@ impl Inlet {
                 receiving.peer.sleeper.awake();
                 return Ok(());
             }
-            Arc::clone(receiving.peer.socket())
+            let peer = &receiving.peer;
+            (Arc::clone(peer.socket()), Arc::clone(peer.event()))
         };
-        let heard = turn.hear(&socket, deadline);
+        let heard = turn.hear(&socket, &event, deadline);
         let mut state = self.state.lock();
         let receiving = here(&mut state)?;
         receiving.peer.sleeper.awake();
-        turn.spin.learn(start.elapsed());
+        if may_spin {
+            turn.spin.learn(start.elapsed());
+        }
         match heard? {
             Heard::News => Ok(()),
             // What it showed before it went is still to be had.
@@ -164,11 +168,14 @@ impl Inlet {
     /// Readable when there is something to receive, or the other side is gone.
     pub(crate) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         if self.watch.get().is_none() {
-            let watched = Watched::new()?;
             let state = self.state.lock();
-            if let Some(receiving) = &*state {
-                watched.add(receiving.peer.socket())?;
-            }
+            let watched = match &*state {
+                Some(receiving) => {
+                    let peer = &receiving.peer;
+                    Watched::new(Some((peer.socket(), peer.event())))?
+                }
+                None => Watched::new(None)?,
+            };
             // Another thread may have been quicker; then this one's is not needed.
             let _not_needed = self.watch.set(watched);
         }
@@ -199,26 +206,28 @@ impl Inlet {
         };
         let mut state = self.state.lock();
         let Some(receiving) = &mut *state else {
-            // Whoever receives is told so.
-            return watched.set();
+            return;
         };
-        let mut is_cleared = false;
+        let (socket, event) = {
+            let peer = &receiving.peer;
+            (Arc::clone(peer.socket()), Arc::clone(peer.event()))
+        };
+        let mut is_armed = false;
         loop {
             let had_data = receiving.has_data();
             if !matches!(receiving.front(), Ok(Front::Nothing)) {
-                return watched.set();
+                return watched.set(&event);
             }
-            if is_cleared && !had_data {
+            if is_armed && !had_data {
                 return;
             }
-            watched.clear();
             receiving.peer.sleeper.announce(true, 0);
-            // These doorbells belong to earlier sleeps, or to what the next round finds in the ring.
-            let socket = Arc::clone(receiving.peer.socket());
+            // What is cleared here belongs to earlier sleeps, or to what the next round finds in the ring.
+            watched.clear(&event);
             if turn.inbox.listen_to_all(socket.as_fd()).is_err() {
-                return watched.set();
+                return watched.set(&event);
             }
-            is_cleared = true;
+            is_armed = true;
         }
     }
 
@@ -227,8 +236,7 @@ impl Inlet {
         let mut turn = self.turn.try_lock().ok_or(Failure::InUse)?;
         let mut receiving = self.state.lock().take().ok_or(Failure::Moved)?;
         if let Some(watched) = self.watch.get() {
-            watched.remove(receiving.peer.socket());
-            watched.set();
+            watched.leave(receiving.peer.socket(), receiving.peer.event());
             receiving.peer.sleeper.awake();
         }
         Ok((receiving, std::mem::take(&mut turn.inbox)))
@@ -239,8 +247,7 @@ impl Inlet {
         {
             let mut turn = self.turn.lock();
             if let Some(watched) = self.watch.get() {
-                // It was watched before, so there is memory for it. If not, the descriptor stays readable.
-                let _not_watched = watched.add(receiving.peer.socket());
+                watched.come_back(receiving.peer.socket(), receiving.peer.event());
             }
             turn.inbox = inbox;
             *self.state.lock() = Some(receiving);
@@ -256,12 +263,16 @@ fn here(state: &mut Option<Receiving>) -> Result<&mut Receiving, Failure> {
 }
 
 impl Turn {
-    fn hear(&mut self, socket: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
-        if deadline.remaining().is_none() {
-            return self.inbox.listen(socket.as_fd(), Patience::Wait);
+    fn hear(&mut self, socket: &OwnedFd, event: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
+        let (socket, event) = (socket.as_fd(), event.as_fd());
+        let [rung, has_news] = poll::readable([event, socket], deadline)?;
+        if rung {
+            poll::clear_event(event);
         }
-        poll::readable([socket.as_fd()], deadline)?;
-        self.inbox.listen(socket.as_fd(), Patience::Now)
+        if has_news {
+            return self.inbox.listen(socket, Patience::Now);
+        }
+        Ok(if rung { Heard::News } else { Heard::Nothing })
     }
 
     /// The descriptors of a letter that was taken.

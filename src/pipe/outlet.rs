@@ -59,6 +59,7 @@ pub(crate) struct Sending {
 pub(crate) struct SendingParts {
     pub(crate) memory: Arc<OwnedFd>,
     pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) event: Arc<OwnedFd>,
     pub(crate) lane: Lane,
     pub(crate) tail: u64,
     pub(crate) sleep: u64,
@@ -263,17 +264,22 @@ impl<'a> Turn<'a> {
         // take turns at the same words.
         let plenty = room.max(self.capacity / 8);
         let outlet = self.outlet;
-        self.spin.until(|| {
-            let mut state = outlet.state.lock();
-            let room = state.as_mut().map(Sending::room);
-            room.is_none_or(|room| room.map_or(true, |room| room >= plenty))
-        });
+        let may_spin = !here(&mut outlet.state.lock())?.ring.shares_processor();
+        if may_spin {
+            self.spin.until(|| {
+                let mut state = outlet.state.lock();
+                let room = state.as_mut().map(Sending::room);
+                room.is_none_or(|room| room.map_or(true, |room| room >= plenty))
+            });
+        }
         if self.room()? >= room {
             return Ok(());
         }
         let start = Instant::now();
         self.sleep_for_room(room, deadline)?;
-        self.spin.learn(start.elapsed());
+        if may_spin {
+            self.spin.learn(start.elapsed());
+        }
         Ok(())
     }
 
@@ -330,7 +336,7 @@ impl Sending {
             lane: parts.lane,
             ring,
             outbox: Outbox::resume(parts.letters),
-            peer: Peer::new(parts.socket, sleeper),
+            peer: Peer::new(parts.socket, parts.event, sleeper),
             is_taken: false,
             owes_cut: parts.owes_cut,
         })
@@ -342,6 +348,7 @@ impl Sending {
         SendingParts {
             memory: Arc::clone(&self.memory),
             socket: Arc::clone(self.peer.socket()),
+            event: Arc::clone(self.peer.event()),
             lane: self.lane,
             tail,
             sleep: self.peer.sleeper.number(),
@@ -367,8 +374,8 @@ impl Sending {
         if !head.put(&mut self.ring, bytes)? {
             return Ok(false);
         }
-        if self.ring.owes_bell() && !self.peer.ring()? {
-            return Err(Failure::Closed);
+        if self.ring.owes_bell() {
+            self.peer.ring_for_data();
         }
         Ok(true)
     }

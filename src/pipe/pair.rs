@@ -8,6 +8,7 @@ use crate::pipe::receiver::Receiver;
 use crate::pipe::sender::Sender;
 use crate::shm::{Lane, Lanes};
 use crate::sys::limits;
+use crate::sys::poll::Wake;
 use crate::sys::socket;
 use crate::task::Portable;
 use crate::wire::rights::Inbox;
@@ -60,7 +61,7 @@ impl<S, R> Pipe<S, R> {
     ///
     /// # Errors
     ///
-    /// Where the system refuses memory or descriptors (it takes 5); the error names the limit.
+    /// Where the system refuses memory or descriptors (it takes 7); the error names the limit.
     pub fn pair() -> Result<(Pipe<S, R>, Pipe<R, S>)> {
         Self::pair_with_capacity(CAPACITY)
     }
@@ -214,9 +215,11 @@ fn lay<S, R>(capacity: usize) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
     let (forth, forth_reader) = socket::record_pair()?;
     let (back, back_reader) = socket::record_pair()?;
     let side = |lane: Lane, writer: OwnedFd, reader: OwnedFd| -> io::Result<(Outlet, Inlet)> {
+        let event = Arc::new(OwnedFd::from(Wake::new()?));
         let sending = SendingParts {
             memory: Arc::clone(&memory),
             socket: Arc::new(writer),
+            event: Arc::clone(&event),
             lane,
             tail: 0,
             sleep: 0,
@@ -226,6 +229,7 @@ fn lay<S, R>(capacity: usize) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
         let receiving = ReceivingParts {
             memory: Arc::clone(&memory),
             socket: Arc::new(reader),
+            event,
             lane,
             head: 0,
             sleep: 0,

@@ -1,4 +1,7 @@
-//! Whether the other side of a lane is still there, without a system call for each message.
+//! The other side of a lane: how it is woken, and whether it is still there, without a system call for each message.
+//!
+//! Who sleeps for a message is woken by an event, which costs the kernel less than a socket does; who sleeps for room, by the
+//! socket. A sleeper waits for its socket in any case, by which it hears that the other side is gone.
 //!
 //! Only the socket knows: the kernel closes it, whatever the other side died of. To ask it costs more than to send a short
 //! message. So it is asked when the other side's count of closed sockets has changed, and else not more often than every few
@@ -7,7 +10,7 @@
 //! a fork made may be in use.
 
 use crate::shm::Sleeper;
-use crate::sys::poll::is_hung_up;
+use crate::sys::poll::{is_hung_up, ring_event};
 use crate::sys::socket;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -23,6 +26,8 @@ const ASKED_EVERY: Duration = Duration::from_micros(10);
 pub(crate) struct Peer {
     // Dropped in this order: the socket is closed before it is said so.
     socket: Arc<OwnedFd>,
+    /// By which the lane's receiving side is woken.
+    event: Arc<OwnedFd>,
     pub(crate) sleeper: Leaver,
     left: u64,
     asked: Option<Instant>,
@@ -30,9 +35,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(socket: Arc<OwnedFd>, sleeper: Sleeper) -> Peer {
+    pub(crate) fn new(socket: Arc<OwnedFd>, event: Arc<OwnedFd>, sleeper: Sleeper) -> Peer {
         Peer {
             socket,
+            event,
             sleeper: Leaver(sleeper),
             left: 0,
             asked: None,
@@ -42,6 +48,10 @@ impl Peer {
 
     pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
+    }
+
+    pub(crate) fn event(&self) -> &Arc<OwnedFd> {
+        &self.event
     }
 
     /// Whether the other side, which says that it has closed `left` sockets, is gone.
@@ -67,13 +77,19 @@ impl Peer {
             .is_some_and(|asked| asked.elapsed() < ASKED_EVERY)
     }
 
-    /// Wakes the other side; returns whether it is there.
-    pub(crate) fn ring(&mut self) -> io::Result<bool> {
+    /// Wakes the receiving side.
+    pub(crate) fn ring_for_data(&self) {
+        self.sleeper.note_processor();
+        ring_event(self.event.as_fd());
+    }
+
+    /// Wakes the sending side. One that is gone is noticed by whoever waits for it.
+    pub(crate) fn ring_for_room(&self) -> io::Result<()> {
+        self.sleeper.note_processor();
         match socket::ring(self.socket.as_fd()) {
-            Err(error) if socket::is_gone(&error) => self.is_gone = true,
-            result => result?,
+            Err(error) if socket::is_gone(&error) => Ok(()),
+            result => result,
         }
-        Ok(!self.is_gone)
     }
 }
 

@@ -7,8 +7,7 @@ use crate::pipe::inlet::Inlet;
 use crate::pipe::limit::Limit;
 use crate::pipe::travel;
 use crate::task::Portable;
-use crate::wire::plain;
-use crate::wire::value;
+use crate::wire::{codec, plain, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
@@ -181,9 +180,14 @@ impl<R: Portable> Receiver<R> {
         }
         let mut bytes = SCRATCH.take();
         bytes.clear();
-        let value = self
-            .take(&mut bytes, limit)
-            .and_then(|descriptors| value::unpack(&bytes, descriptors).map_err(unreceived));
+        let value = self.take(&mut bytes, limit).and_then(|descriptors| {
+            let value = if plain::number_size::<R>().is_some() {
+                codec::decode(&bytes)
+            } else {
+                value::unpack(&bytes, descriptors)
+            };
+            value.map_err(unreceived)
+        });
         if bytes.capacity() <= SCRATCH_MAX {
             SCRATCH.set(bytes);
         }
@@ -204,7 +208,7 @@ impl<R> AsFd for Receiver<R> {
     ///
     /// # Panics
     ///
-    /// The first time, where this process may open no more descriptors: it takes two.
+    /// The first time, where this process may open no more descriptors: it takes one.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self.watched() {
             Ok(descriptor) => descriptor,

@@ -6,8 +6,8 @@ use crate::pipe::limit::Limit;
 use crate::pipe::outlet::{Outbound, Outlet};
 use crate::pipe::travel;
 use crate::task::Portable;
-use crate::wire::plain;
-use crate::wire::value;
+use crate::wire::handles::Enclosed;
+use crate::wire::{codec, plain, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
@@ -125,7 +125,12 @@ impl<S: Portable> Sender<S> {
         let mut bytes = SCRATCH.take();
         bytes.clear();
         // What the user's own `Serialize` does happens here, before anything of the pipe is locked.
-        let result = match value::pack(value, &mut bytes) {
+        let packed = if plain::number_size::<S>().is_some() {
+            codec::encode(value, &mut bytes).map(|()| Enclosed::default())
+        } else {
+            value::pack(value, &mut bytes)
+        };
+        let result = match packed {
             Err(why) => Err(unsent(why)),
             Ok(enclosed) => {
                 let message = Outbound {

@@ -10,6 +10,7 @@ use crate::pipe::inlet::Inlet;
 use crate::pipe::outlet::{Outlet, Sending, SendingParts};
 use crate::shm::{Lane, Lanes};
 use crate::sys::memory::SealedMemory;
+use crate::sys::poll::is_nonblocking;
 use crate::wire::handles::{self, Descriptor};
 use crate::wire::rights::Inbox;
 use parking_lot::Mutex;
@@ -17,13 +18,14 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 #[derive(Serialize, Deserialize)]
 struct SendingForm {
     memory: Descriptor,
     socket: Descriptor,
+    event: Descriptor,
     is_back: bool,
     tail: u64,
     sleep: u64,
@@ -35,6 +37,7 @@ struct SendingForm {
 struct ReceivingForm {
     memory: Descriptor,
     socket: Descriptor,
+    event: Descriptor,
     is_back: bool,
     head: u64,
     sleep: u64,
@@ -48,7 +51,13 @@ fn lane(is_back: bool) -> Lane {
 }
 
 /// Finds the lanes in memory that has arrived. Only the mappings are kept of it, and `memory` itself, to move on.
-fn lanes(memory: &OwnedFd) -> io::Result<Lanes> {
+fn lanes(memory: &OwnedFd, event: &OwnedFd) -> io::Result<Lanes> {
+    if !is_nonblocking(event.as_fd()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no event came with a pipe",
+        ));
+    }
     Lanes::attach(SealedMemory::adopt(memory.try_clone()?)?)
 }
 
@@ -85,6 +94,7 @@ pub(crate) fn send_away<S: Serializer>(
     let form = SendingForm {
         memory: Descriptor(parts.memory),
         socket: Descriptor(parts.socket),
+        event: Descriptor(parts.event),
         is_back: parts.lane == Lane::Back,
         tail: parts.tail,
         sleep: parts.sleep,
@@ -104,6 +114,7 @@ pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
     let form = SendingForm::deserialize(deserializer)?;
     let parts = SendingParts {
         socket: form.socket.0,
+        event: form.event.0,
         lane: lane(form.is_back),
         tail: form.tail,
         sleep: form.sleep,
@@ -111,7 +122,7 @@ pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
         owes_cut: form.owes_cut,
         memory: form.memory.0,
     };
-    lanes(&parts.memory)
+    lanes(&parts.memory, &parts.event)
         .and_then(|lanes| Sending::new(&lanes, parts))
         .map(Outlet::new)
         .map_err(D::Error::custom)
@@ -135,6 +146,7 @@ pub(crate) fn receive_elsewhere<S: Serializer>(
     let form = ReceivingForm {
         memory: Descriptor(parts.memory),
         socket: Descriptor(parts.socket),
+        event: Descriptor(parts.event),
         is_back: parts.lane == Lane::Back,
         head: parts.head,
         sleep: parts.sleep,
@@ -156,13 +168,14 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
     let inbox = Inbox::resume(form.letters, owned(form.kept));
     let parts = ReceivingParts {
         socket: form.socket.0,
+        event: form.event.0,
         lane: lane(form.is_back),
         head: form.head,
         sleep: form.sleep,
         long: form.long,
         memory: form.memory.0,
     };
-    lanes(&parts.memory)
+    lanes(&parts.memory, &parts.event)
         .and_then(|lanes| Receiving::new(&lanes, parts))
         .map(|receiving| Inlet::new(receiving, inbox))
         .map_err(D::Error::custom)

@@ -10,6 +10,7 @@
 //! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
 //! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
+//! | `PROCESSOR` | it rings: where it runs, counted from 1 | to know whether to spin makes sense |
 //! | `NOTE` | as the layer above likes | likewise |
 //!
 //! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
@@ -24,6 +25,7 @@
 //! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
 //! memory tells the survivor.
 
+use crate::sys::identity;
 use crate::sys::memory::{Mapping, ReadOnlyMapping};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -31,13 +33,14 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// What a side's words take up, and what the size of a ring is a multiple of.
 pub(crate) const PAGE: usize = 4096;
 
-// Words of a side, each on a line of its own so that the two processes do not contend for it. `ROOM_WANTED` and `LEFT`
-// stand with `ASLEEP`, which is read where they are.
+// Words of a side, each on a line of its own so that the two processes do not contend for it. What changes as seldom as
+// `ASLEEP` stands with it.
 pub(crate) const TAIL: usize = 128;
 pub(crate) const HEAD: usize = 256;
 const ASLEEP: usize = 384;
 const ROOM_WANTED: usize = 392;
 const LEFT: usize = 400;
+const PROCESSOR: usize = 408;
 const NOTE: usize = 512;
 const RING: usize = PAGE;
 
@@ -85,6 +88,8 @@ pub(crate) struct Outgoing {
     /// Bytes that we have put, and of these, what the other can see.
     tail: u64,
     tail_shown: u64,
+    /// Where in the ring the next byte goes: `tail` modulo the capacity, without a division for each message.
+    at: usize,
     /// Whether something was shown and nobody has looked since whether the other sleeps for it.
     has_news: bool,
     /// What the other had taken when last looked at, and checked.
@@ -107,6 +112,7 @@ impl Outgoing {
             capacity: capacity as u64,
             tail,
             tail_shown: tail,
+            at: (tail % capacity as u64) as usize,
             has_news: false,
             peer_head: tail.saturating_sub(capacity as u64),
             rung: 0,
@@ -125,20 +131,28 @@ impl Outgoing {
             self.look_for_room()?;
         }
         let len = self.free().min(bytes.len());
-        let start = (self.tail % self.capacity) as usize;
-        let first = len.min(self.capacity as usize - start);
-        self.own.write(RING + start, &bytes[..first]);
+        let first = len.min(self.capacity as usize - self.at);
+        self.own.write(RING + self.at, &bytes[..first]);
         if first < len {
             self.own.write(RING, &bytes[first..len]);
         }
-        self.tail += len as u64;
+        self.advance(len);
         Ok(len)
     }
 
     /// Leaves out `len` bytes, for which there must be room: the other finds anything there.
     #[inline]
     pub(crate) fn skip(&mut self, len: usize) {
-        self.tail += len.min(self.free()) as u64;
+        self.advance(len.min(self.free()));
+    }
+
+    #[inline]
+    fn advance(&mut self, len: usize) {
+        self.tail += len as u64;
+        self.at += len;
+        if self.at >= self.capacity as usize {
+            self.at -= self.capacity as usize;
+        }
     }
 
     /// Bytes that could be put when the other's words were last looked at.
@@ -201,6 +215,11 @@ impl Outgoing {
     pub(crate) fn peer_left(&self) -> u64 {
         self.peer.load(LEFT, Ordering::Acquire)
     }
+
+    /// Whether the other last rang on this very processor: while one spins there, it could not go on.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
+    }
 }
 
 /// The reading side of a ring.
@@ -212,6 +231,8 @@ pub(crate) struct Incoming {
     /// Bytes that we have taken, and of these, what the other can see.
     head: u64,
     head_shown: u64,
+    /// Where in the ring the next byte is: `head` modulo the capacity.
+    at: usize,
     /// What the other had put when last looked at, and checked.
     peer_tail: u64,
     /// The number of the other's last sleep that we rang at.
@@ -232,6 +253,7 @@ impl Incoming {
             capacity: capacity as u64,
             head,
             head_shown: head,
+            at: (head % capacity as u64) as usize,
             peer_tail: head,
             rung: 0,
         }
@@ -262,7 +284,10 @@ impl Incoming {
     /// Copies the bytes that stand `ahead` of those to be taken next; they are not taken. As many must be available.
     #[inline]
     pub(crate) fn peek(&self, ahead: usize, into: &mut [u8]) {
-        let start = ((self.head + ahead as u64) % self.capacity) as usize;
+        let mut start = self.at + ahead;
+        if start >= self.capacity as usize {
+            start -= self.capacity as usize;
+        }
         let first = into.len().min(self.capacity as usize - start);
         let (one, other) = into.split_at_mut(first);
         self.peer.read(RING + start, one);
@@ -275,20 +300,28 @@ impl Incoming {
     #[inline]
     pub(crate) fn take(&mut self, len: usize, out: &mut Vec<u8>) -> usize {
         let len = self.available().min(len);
-        let start = (self.head % self.capacity) as usize;
-        let first = len.min(self.capacity as usize - start);
-        self.peer.append_to(RING + start, first, out);
+        let first = len.min(self.capacity as usize - self.at);
+        self.peer.append_to(RING + self.at, first, out);
         if first < len {
             self.peer.append_to(RING, len - first, out);
         }
-        self.head += len as u64;
+        self.advance(len);
         len
     }
 
     /// Takes up to `len` bytes, of those last looked for, and does away with them.
     #[inline]
     pub(crate) fn skip(&mut self, len: usize) {
-        self.head += self.available().min(len) as u64;
+        self.advance(self.available().min(len));
+    }
+
+    #[inline]
+    fn advance(&mut self, len: usize) {
+        self.head += len as u64;
+        self.at += len;
+        if self.at >= self.capacity as usize {
+            self.at -= self.capacity as usize;
+        }
     }
 
     /// Bytes that were taken and that the other still believes to fill the ring.
@@ -325,6 +358,11 @@ impl Incoming {
     #[inline]
     pub(crate) fn peer_left(&self) -> u64 {
         self.peer.load(LEFT, Ordering::Acquire)
+    }
+
+    /// Whether the other last rang on this very processor: while one spins there, it could not go on.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
     }
 }
 
@@ -365,6 +403,12 @@ impl Sleeper {
     /// Says that we are awake.
     pub(crate) fn awake(&mut self) {
         self.own.word(ASLEEP).store(self.number, Ordering::Release);
+    }
+
+    /// Says where we run, to one whom we are about to wake.
+    pub(crate) fn note_processor(&self) {
+        let processor = identity::processor();
+        self.own.word(PROCESSOR).store(processor, Ordering::Relaxed);
     }
 
     /// Says that a copy of our socket has been closed.

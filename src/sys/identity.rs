@@ -23,6 +23,13 @@ pub(crate) fn name_thread(name: &str) -> io::Result<()> {
     Ok(nix::sys::prctl::set_name(&kept)?)
 }
 
+/// The processor that this thread runs on now, counted from 1; 0 where that is not known.
+pub(crate) fn processor() -> u64 {
+    // SAFETY: it has no precondition.
+    let processor = unsafe { libc::sched_getcpu() };
+    u64::try_from(i64::from(processor) + 1).unwrap_or(0)
+}
+
 /// Has the kernel kill this process when the thread that forked it ends; an error if that has happened already.
 pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
