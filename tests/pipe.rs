@@ -557,24 +557,25 @@ fn an_end_that_did_not_leave_is_as_before() {
     let (carrier, _other_side) = Pipe::<Shared>::pair().unwrap();
     let there = Arc::new(there);
     within(LIMIT, move || {
-        thread::scope(|scope| {
-            let (said, heard) = std::sync::mpsc::channel();
-            let waiting = {
-                let there = Arc::clone(&there);
-                scope.spawn(move || {
-                    said.send(there.recv().unwrap()).unwrap();
-                    there.recv()
-                })
-            };
-            here.send(4).unwrap();
-            assert_eq!(heard.recv().unwrap(), 4);
-            // It waits from now on, or soon.
-            while carrier.send(Shared(Arc::clone(&there))).is_ok() {
-                panic!("it was taken from under the thread that waits");
-            }
-            here.send(5).unwrap();
-            assert_eq!(waiting.join().unwrap().unwrap(), 5);
-        });
+        let (said, heard) = std::sync::mpsc::channel();
+        let waiting = {
+            let there = Arc::clone(&there);
+            thread::spawn(move || {
+                said.send(nix::unistd::gettid()).unwrap();
+                there.recv()
+            })
+        };
+        let stat = format!("/proc/self/task/{}/stat", heard.recv().unwrap());
+        let sleeps = || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('S')
+        };
+        // There is nothing else that it sleeps for.
+        assert!(common::census::poll(LIMIT, sleeps, |sleeps| *sleeps));
+        let refused = carrier.send(Shared(Arc::clone(&there))).unwrap_err();
+        assert!(refused.to_string().contains("another thread"), "{refused}");
+        here.send(5).unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap(), 5);
     });
 }
 

@@ -18,7 +18,7 @@ fn number_of(variable: &str) -> Option<u64> {
 }
 
 fn kills() -> u64 {
-    number_of("MULTIPROCESS_PIPE_KILLS").unwrap_or(60)
+    number_of("MULTIPROCESS_PIPE_KILLS").unwrap_or(30)
 }
 
 /// Numbers that look random, from a seed that is printed.

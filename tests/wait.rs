@@ -278,6 +278,10 @@ each_method!(tokio_receives_every_message, |method| {
             (here.split().1, child)
         })
         .collect();
+    #[allow(
+        deprecated,
+        reason = "what has taken its place is unsafe, and not in the versions that most use"
+    )]
     runtime.block_on(async {
         let mut tasks = Vec::new();
         for (receiver, child) in children {

@@ -73,7 +73,8 @@ impl<S, R> Pipe<S, R> {
     ///
     /// As [`pair`](Pipe::pair), and where that is more than 1 GiB.
     pub fn pair_with_capacity(capacity_bytes: usize) -> Result<(Pipe<S, R>, Pipe<R, S>)> {
-        lay(capacity_bytes).map_err(|error| {
+        let ends = Lanes::create(capacity_bytes).and_then(|lanes| ends_of(&lanes));
+        ends.map_err(|error| {
             let limit = limits::behind(&error);
             Error::limit("cannot make a pipe", error, limit)
         })
@@ -208,9 +209,8 @@ impl<S, R: Portable> Pipe<S, R> {
     }
 }
 
-/// Makes both lanes, and an end at each side of them.
-fn lay<S, R>(capacity: usize) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
-    let lanes = Lanes::create(capacity)?;
+/// Makes an end at each side of fresh lanes.
+fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
     let memory = Arc::new(lanes.memory()?);
     let (forth, forth_reader) = socket::record_pair()?;
     let (back, back_reader) = socket::record_pair()?;
@@ -236,8 +236,8 @@ fn lay<S, R>(capacity: usize) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
             long: None,
         };
         Ok((
-            Outlet::new(Sending::new(&lanes, sending)?),
-            Inlet::new(Receiving::new(&lanes, receiving)?, Inbox::default()),
+            Outlet::new(Sending::new(lanes, sending)?),
+            Inlet::new(Receiving::new(lanes, receiving)?, Inbox::default()),
         ))
     };
     let (here_outlet, there_inlet) = side(Lane::Forth, forth, forth_reader)?;
@@ -274,5 +274,92 @@ impl<S, R> AsRawFd for Pipe<S, R> {
 impl<S, R> fmt::Debug for Pipe<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipe").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::SealedMemory;
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    const PAGE: usize = 4096;
+    const SHORT: Duration = Duration::from_millis(1);
+
+    /// Numbers that look random.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+    }
+
+    /// Does what can be done with an end, until the other is gone or `rounds` are over; returns how much of it failed.
+    fn use_in_every_way(pipe: &Pipe<Vec<u64>>, rounds: u64) -> u64 {
+        let mut failed = 0;
+        for round in 0..rounds {
+            let message = vec![round; [1, 0, 60, 300, 1_500][round as usize % 5]];
+            let bytes = [round as u8; 100];
+            failed += u64::from(pipe.send_timeout(message.clone(), SHORT).is_err());
+            failed += u64::from(pipe.try_send(message).is_err());
+            failed += u64::from(pipe.try_recv().is_err());
+            failed += u64::from(pipe.recv_timeout(SHORT).is_err());
+            if pipe.poll(Duration::ZERO).is_ok_and(|is_there| is_there) && round % 2 == 0 {
+                failed += u64::from(pipe.recv_bytes_into(&mut bytes.clone()).is_err());
+            }
+        }
+        failed
+    }
+
+    #[test]
+    fn words_and_bytes_that_are_overwritten_under_use_are_errors_and_nothing_worse() {
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+        eprintln!("seed {seed}");
+        let mut random = Random(seed);
+        let mut failed = 0;
+        for _ in 0..30 {
+            let lanes = Lanes::create(PAGE).unwrap();
+            let memory = SealedMemory::adopt(lanes.memory().unwrap()).unwrap();
+            let all = memory.map(0, memory.len()).unwrap();
+            let (here, there) = ends_of::<Vec<u64>, Vec<u64>>(&lanes).unwrap();
+            failed += thread::scope(|scope| {
+                let ends = [here, there];
+                let users = ends.map(|end| scope.spawn(move || use_in_every_way(&end, 40)));
+                for _ in 0..400 {
+                    // Half of it hits words that mean something.
+                    let word = match random.next() % 2 {
+                        0 => random.next() as usize % (memory.len() / 8) * 8,
+                        _ => {
+                            let page = 1 + random.next() as usize % (memory.len() / PAGE - 1);
+                            let words = [128, 256, 384, 392, 400, 408];
+                            page * PAGE + words[random.next() as usize % words.len()]
+                        }
+                    };
+                    let value = match random.next() % 4 {
+                        0 => random.next(),
+                        1 => random.next() % 10_000,
+                        2 => u64::MAX - random.next() % 10_000,
+                        _ => random.next() << 32,
+                    };
+                    all.word(word).store(value, Ordering::Relaxed);
+                    thread::yield_now();
+                }
+                users.map(|user| user.join().unwrap()).iter().sum::<u64>()
+            });
+        }
+        assert!(failed > 0, "nothing was hit");
+    }
+
+    #[test]
+    fn ends_are_shared_and_handed_over_by_threads_whatever_they_carry() {
+        fn both<T: Send + Sync>() {}
+        both::<Pipe<std::rc::Rc<u8>>>();
+        both::<Sender<*const u8>>();
+        both::<Receiver<std::cell::Cell<u8>>>();
     }
 }
