@@ -18,8 +18,15 @@
 //! | run a function on many items | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`] |
 //! | give it something beside each item | [`Pool::with`] |
 //! | run one call elsewhere | [`Pool::apply`] |
+//! | do something else meanwhile, or await it | [`Pool::apply_async`], [`Pool::map_async`] |
+//! | limit its time, try it again, cancel it | [`Job::timeout`], [`Job::retries`], [`AsyncResult::cancel`] |
+//! | prepare each worker | [`PoolBuilder::initializer`], [`worker_state`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
 //! | send a function with its captures | [`Closure`] |
+//! | read large data in place, in every process | [`SharedSlice`] |
+//! | share bytes with programs in other languages | [`SharedMemory`] |
+//! | let one process at a time do something | [`Lock`], [`RLock`] |
+//! | wait for each other, or for a change | [`Barrier`], [`Condition`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
 //! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
@@ -33,19 +40,29 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod sync;
 mod pipe;
+mod shared;
 mod process;
 mod pool;
 mod wait;
 
 pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pipe::{Pipe, Receiver, Sender};
-pub use pool::{Imap, ImapUnordered, Job, Pool, PoolBuilder, TakesCaptures, TakesItem};
+pub use pool::{
+    AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
+    TakesCaptures, TakesItem,
+};
 pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
     available_parallelism, current_process,
 };
-pub use task::{Closure, Portable, Stateless};
+pub use shared::{SharedMemory, SharedSlice};
+pub use sync::{
+    Barrier, BarrierError, BarrierWaitResult, Condition, Guard, Lock, LockGuard, OwnerDied, RLock,
+    RLockGuard, WaitTimeoutResult,
+};
+pub use task::{Closure, Portable, Stateless, worker_state};
 pub use wait::{Waitable, wait};
 
 #[cfg(doctest)]
@@ -62,7 +79,14 @@ mod tests {
         shared::<Pool>();
         shared::<Process<u8>>();
         shared::<Closure<u8, u8>>();
+        shared::<SharedSlice<f32>>();
+        shared::<SharedMemory>();
+        shared::<Lock<u8>>();
+        shared::<RLock>();
+        shared::<Condition>();
+        shared::<Barrier>();
         shared::<Error>();
         shared::<TaskError>();
+        shared::<AsyncResult<std::rc::Rc<u8>>>();
     }
 }

@@ -58,6 +58,8 @@ struct Account {
     status: Option<i32>,
     pid: Option<u32>,
     item: Option<u64>,
+    attempts: u32,
+    is_initial: bool,
 }
 
 impl TaskError {
@@ -118,6 +120,11 @@ impl TaskError {
         self.0.item.and_then(|item| usize::try_from(item).ok())
     }
 
+    /// Returns how often the function was tried: 1, if its job does not say `retries`.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
     /// A failure of `kind`; the message is what is said of it.
     pub(crate) fn new(kind: TaskErrorKind, message: impl Into<String>) -> TaskError {
         TaskError(Box::new(Account {
@@ -129,6 +136,8 @@ impl TaskError {
             status: None,
             pid: None,
             item: None,
+            attempts: 1,
+            is_initial: false,
         }))
     }
 
@@ -165,6 +174,17 @@ impl TaskError {
         self
     }
 
+    /// The same, of the initializer of a pool's workers.
+    pub(crate) fn in_initializer(mut self) -> TaskError {
+        self.0.is_initial = true;
+        self
+    }
+
+    pub(crate) fn after_attempts(mut self, attempts: u32) -> TaskError {
+        self.0.attempts = attempts;
+        self
+    }
+
     pub(crate) fn at_item(mut self, item: Option<usize>) -> TaskError {
         self.0.item = item.map(|item| item as u64);
         self
@@ -176,6 +196,9 @@ impl fmt::Display for TaskError {
         let account = &*self.0;
         if let Some(item) = account.item {
             write!(f, "item {item}: ")?;
+        }
+        if account.is_initial {
+            write!(f, "the initializer of a worker failed: ")?;
         }
         let type_name = account.type_name.as_deref().unwrap_or("value");
         // One line, whatever was said.
@@ -223,10 +246,13 @@ impl fmt::Display for TaskError {
             }
             TaskErrorKind::System => write!(f, "it could not be run: {message}")?,
         }
-        match account.pid {
-            Some(pid) => write!(f, " (process {pid})"),
-            None => Ok(()),
+        if let Some(pid) = account.pid {
+            write!(f, " (process {pid})")?;
         }
+        if account.attempts > 1 {
+            write!(f, " (attempt {})", account.attempts)?;
+        }
+        Ok(())
     }
 }
 

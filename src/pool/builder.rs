@@ -4,18 +4,24 @@ use crate::error::{Error, Result, TaskError};
 use crate::pool::driver::Driver;
 use crate::pool::imap::{Imap, ImapUnordered};
 use crate::pool::job::{Job, TakesItem};
-use crate::pool::staff::Staff;
+use crate::pool::result::AsyncResult;
+use crate::pool::staff::{Setup, Staff};
 use crate::process::{StartMethod, available_parallelism};
-use crate::task::{Portable, Stateless};
+use crate::sys::function::FunctionId;
+use crate::task::{Portable, Stateless, describe_initializer, pack_captures, require_no_captures};
+use crate::wire::value::Packed;
 use std::fmt;
+use std::sync::Arc;
 
 /// Runs functions on many items in worker processes, whatever some of these do to them.
 ///
 /// An item that panics, crashes its worker, or cannot be encoded or decoded is an error of that item alone. A worker that
-/// dies is replaced, and the pool serves the next call. The caller's own thread does the pool's work while it waits:
-/// no other is started. Any number of threads may use one pool at once.
+/// dies is replaced, and the pool serves the next call. Any number of threads may use one pool at once. The caller's own
+/// thread does the pool's work while it waits: the pool starts a thread of its own only for asynchronous calls, with the
+/// first of them.
 ///
-/// Dropping a pool kills its workers and waits until they are gone; if the program dies in any other way, they die with it.
+/// Dropping a pool kills its workers and waits until they are gone, as [`terminate`](Pool::terminate) does; if the program
+/// dies in any other way, they die with it.
 ///
 /// # Examples
 ///
@@ -45,6 +51,16 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     name: String,
     method: StartMethod,
+    initializer: Option<Initializer>,
+    items_max: Option<usize>,
+    memory_limit: Option<u64>,
+}
+
+/// A function that each worker runs first, with its arguments; or why these cannot be sent.
+#[derive(Clone, Debug)]
+struct Initializer {
+    function: Option<FunctionId>,
+    arguments: Result<Arc<Packed>, TaskError>,
 }
 
 impl Pool {
@@ -63,6 +79,9 @@ impl Pool {
             workers: None,
             name: "PoolWorker".to_owned(),
             method: StartMethod::default(),
+            initializer: None,
+            items_max: None,
+            memory_limit: None,
         }
     }
 
@@ -155,6 +174,50 @@ impl Pool {
         self.job().apply(args, f)
     }
 
+    /// Has `f` run once, with `args`, and returns at once: the result is waited for, asked for or awaited later. Any number
+    /// of calls may be under way; they take memory, but no descriptors and no threads. Whatever fails, also at once, is
+    /// told by the result.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let calls: Vec<_> = (0..100).map(|n| pool.apply_async(n, |n: u64| n * n)).collect();
+    /// for (n, call) in (0..).zip(calls) {
+    ///     assert_eq!(call.get()?, n * n);
+    /// }
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn apply_async<A, R, F>(&self, args: A, f: F) -> AsyncResult<R>
+    where
+        A: Portable,
+        R: Portable,
+        F: Fn(A) -> R + Stateless,
+    {
+        self.job().apply_async(args, f)
+    }
+
+    /// Has `f` run on each item and returns when all items have been pulled and encoded: the results are waited for, asked
+    /// for or awaited later. They come in the order of the items; after the first failure, what has not been begun is
+    /// dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let lengths = pool.map_async(["one", "three"].map(String::from), |word| word.len());
+    /// assert_eq!(lengths.get()?, [3, 5]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn map_async<I, R, F>(&self, items: I, f: F) -> AsyncResult<Vec<R>>
+    where
+        I: IntoIterator<Item: Portable>,
+        R: Portable,
+        F: Fn(I::Item) -> R + Stateless,
+    {
+        self.job().map_async(items, f)
+    }
+
     /// Describes a job whose function takes `captures` beside each item. They are encoded once for each call and reach
     /// each worker once.
     ///
@@ -181,6 +244,57 @@ impl Pool {
     /// ```
     pub fn job(&self) -> Job<'_, (), TakesItem> {
         Job::new(&self.driver, ())
+    }
+
+    /// Takes no more calls: from here on each is an error. Those under way go on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let sum = pool.apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// pool.close();
+    /// assert!(pool.apply((), |()| 1).is_err());
+    /// pool.join()?;
+    /// assert_eq!(sum.get()?, 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn close(&self) {
+        self.driver.close();
+    }
+
+    /// Waits until the calls under way are done and the workers have ended. No [`close`](Pool::close) is needed before:
+    /// nobody is left who could make a call.
+    ///
+    /// Workers end by themselves, so that what their [initializer](PoolBuilder::initializer) returned is dropped; one that
+    /// has not ended after five seconds is killed. Blocks as long as calls run: [`terminate`](Pool::terminate) does not.
+    ///
+    /// # Errors
+    ///
+    /// Where a callback on the pool's own thread joins its own pool, or a process that was forked from the pool's: the pool
+    /// is then dropped.
+    pub fn join(self) -> Result<()> {
+        self.driver.join()
+    }
+
+    /// Kills the workers and waits until they are gone. Calls under way are [cancelled](TaskError::is_cancelled).
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let endless = pool.apply_async((), |()| loop { std::thread::park() });
+    /// pool.terminate()?;
+    /// assert!(endless.get().map(|(): ()| ()).unwrap_err().is_cancelled());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn terminate(self) -> Result<()> {
+        drop(self);
+        Ok(())
     }
 
     /// Returns how many workers there are.
@@ -213,11 +327,70 @@ impl PoolBuilder {
         self
     }
 
-    /// Starts the pool and waits until its workers run.
+    /// Has each worker run `f` with `args` before its first item, and keep what it returns: functions that run there get it
+    /// from [`worker_state`](crate::worker_state). A worker that takes another's place does so as well.
+    ///
+    /// If it panics, or its worker dies over it three times in a row, all calls that are under way fail with that error,
+    /// or the next one if none is. Workers are then tried again with the call behind that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Pool, worker_state};
+    ///
+    /// let pool = Pool::builder().workers(2).initializer(3, |factor: u64| factor * 10).build()?;
+    /// let tens = pool.map([1, 2], |n: u64| n * *worker_state::<u64>().unwrap())?;
+    /// assert_eq!(tens, [30, 60]);
+    ///
+    /// let pool = Pool::builder().workers(2).initializer((), |()| panic!("no licence")).build()?;
+    /// let error = pool.apply(1, |n: u64| n).unwrap_err();
+    /// assert_eq!(error.panic_message(), Some("no licence"));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn initializer<A, S, F>(mut self, args: A, f: F) -> PoolBuilder
+    where
+        A: Portable,
+        S: 'static,
+        F: Fn(A) -> S + Stateless,
+    {
+        require_no_captures(&f);
+        self.initializer = Some(Initializer {
+            function: describe_initializer(f),
+            arguments: pack_captures(&args).map(Arc::new),
+        });
+        self
+    }
+
+    /// Has another worker take the place of each one that has done `items` items, at least 1: for functions that leak.
+    /// No item is lost by that.
+    pub fn max_tasks_per_worker(mut self, items: usize) -> PoolBuilder {
+        self.items_max = Some(items.max(1));
+        self
+    }
+
+    /// Limits the memory of each worker (`RLIMIT_DATA`): its heap and what else it has for itself, about 2 MiB from the
+    /// start; not what it shares with others. An item that allocates past it ends its worker, as Rust does where there is
+    /// no memory, and is a crash; the worker is replaced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).memory_limit(64 << 20).build()?;
+    /// let error = pool.apply(1 << 30, |bytes: usize| vec![1_u8; bytes].len()).unwrap_err();
+    /// assert!(error.is_crash());
+    /// assert_eq!(pool.apply(1 << 20, |bytes: usize| vec![1_u8; bytes].len())?, 1 << 20);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> PoolBuilder {
+        self.memory_limit = Some(bytes.max(1));
+        self
+    }
+
+    /// Starts the pool and waits until its workers run. Does not wait for their initializers.
     ///
     /// # Errors
     ///
-    /// Where no worker was asked for, or the system refuses a process or memory; the error names the limit.
+    /// Where no worker was asked for, the initializer's arguments cannot be encoded, or the system refuses a process or memory; the error names the limit.
     pub fn build(self) -> Result<Pool> {
         let workers = self.workers.unwrap_or_else(available_parallelism);
         if workers == 0 {
@@ -226,10 +399,30 @@ impl PoolBuilder {
                 "it needs at least 1 worker",
             ));
         }
-        let staff = Staff::new(workers, self.name, self.method)?;
+        let initializer = self.initializer.map(Initializer::ready).transpose()?;
+        let needs_setup = initializer.is_some() || self.memory_limit.is_some();
+        let setup = needs_setup.then_some(Setup {
+            memory_limit: self.memory_limit,
+            initializer,
+        });
+        let staff = Staff::new(workers, self.name, self.method, setup)?;
         Ok(Pool {
-            driver: Driver::start(staff)?,
+            driver: Driver::start(staff, self.items_max)?,
         })
+    }
+}
+
+impl Initializer {
+    fn ready(self) -> Result<(FunctionId, Arc<Packed>)> {
+        let refused = |why: String| Error::refused("cannot build a pool: its initializer", why);
+        let function = self.function.ok_or_else(|| {
+            refused(
+                "its code is not in the main executable, which is what a worker executes"
+                    .to_owned(),
+            )
+        })?;
+        let arguments = self.arguments.map_err(|error| refused(error.to_string()))?;
+        Ok((function, arguments))
     }
 }
 

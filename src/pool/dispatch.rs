@@ -9,17 +9,25 @@
 //! | with a worker, in the order in which that one works | [`finished`](Dispatcher::finished): it has its outcome | done |
 //! | | [`revoked`](Dispatcher::revoked): the worker had not begun it, and gave it up to one that idles | ready |
 //! | | [`died`](Dispatcher::died), and it was the one being worked on | done: charged with the death |
-//! | | [`died`](Dispatcher::died), and it was not | ready |
-//! | ready or with a worker | [`close`](Dispatcher::close): nobody wants the job's outcomes any more | dropped, at once or when it is finished |
+//! | | the same, and its job retries | ready once more, with one attempt more behind it |
+//! | | [`died`](Dispatcher::died), and it was not, or we killed the worker over another item | ready |
+//! | ready or with a worker | [`close`](Dispatcher::close), [`cancel`](Dispatcher::cancel): nobody wants its outcome any more | dropped, at once or when it is finished |
 //!
 //! **Sizes.** A piece is about [`PIECE_NANOS`] of work by what the job's items took so far; one item, as long as nothing is
 //! known. A worker holds two pieces at least, and more while these are short, so that it never waits for the parent. What
 //! turns out to be slow is no harm: a worker that has nothing takes half of what another one has not begun.
 //!
+//! **Time limits.** The clock of an item starts when it begins. A worker that works under a limit runs its items one by one
+//! and writes down when it began the present one. Of the worker's first item the dispatcher knows since when it has been
+//! first; it cannot have begun earlier. When the limit has passed since then, [`overdue`](Dispatcher::overdue) looks at
+//! what the worker wrote: if the item has begun, the deadline is exact from then on; if not, it cannot be overdue before
+//! the limit has passed once more. So no item is killed early, and each is looked at no later than its limit after it
+//! began. A worker that does not even begin, for twice the limit and [`STUCK_NANOS`], is given up, at no item's cost.
+//!
 //! **Deaths without a culprit** (a worker killed from outside between items, or while it started) cost an item nothing; but
 //! an item at whose turn that has happened [`DEATHS_MAX`] times is charged after all, so that each job ends.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// The work in a piece, by what is known of the items.
 const PIECE_NANOS: f64 = 1_000_000.0;
@@ -33,6 +41,8 @@ const WORTH_TAKING_NANOS: f64 = 30_000.0;
 const UNKNOWN_NANOS: f64 = 1e9;
 /// How often a worker may die at an item's turn, without having begun it, before the item is charged.
 const DEATHS_MAX: u32 = 4;
+/// How long a worker may leave an item with a time limit unbegun, at least, before it is given up.
+const STUCK_NANOS: u64 = 1_000_000_000;
 
 pub(crate) type JobId = u64;
 
@@ -45,6 +55,8 @@ pub(crate) struct Piece {
     pub(crate) start: usize,
     pub(crate) item: usize,
     pub(crate) count: usize,
+    /// How often its first item was tried before.
+    pub(crate) attempts: u32,
     deaths: u32,
     /// What it was believed to take when it was sent.
     nanos: f64,
@@ -58,6 +70,7 @@ impl Piece {
         self.item += count;
         self.count -= count;
         self.deaths = 0;
+        self.attempts = 0;
         front
     }
 }
@@ -70,6 +83,45 @@ pub(crate) enum Action {
     /// Take back from the worker what it has not begun, all or half of it, and say how much that was
     /// ([`Dispatcher::revoked`]).
     Revoke { worker: usize, all: bool },
+    /// It has done as many items as it may: have another one take its place.
+    Retire { worker: usize },
+}
+
+/// How a worker came to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// By itself, or by somebody else's hand, at the item that is so many items from its next one.
+    At(usize),
+    /// Likewise, at no item.
+    Between,
+    /// We killed it, over the item that is so many items from its next one.
+    KilledAt(usize),
+    /// We killed it, and no item is to be charged.
+    Killed,
+}
+
+/// What a job's items are to be handled by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Terms {
+    /// Which function: what its items took before is where the estimate starts.
+    pub(crate) function: u64,
+    /// Items in a piece; as many as seem best where nothing is said.
+    pub(crate) piece_items: Option<usize>,
+    /// Whether the caller waits for all outcomes, and for none before the others.
+    pub(crate) is_collected: bool,
+    /// How long an item may take.
+    pub(crate) limit_nanos: Option<u64>,
+    /// How often an item is tried again.
+    pub(crate) retries: u32,
+}
+
+/// What is to be done about a worker whose first item may have taken too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// Its item's limit has passed.
+    Item,
+    /// It has not begun the item for very long.
+    Stuck,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +132,11 @@ struct Worker {
     backlog_nanos: f64,
     /// Items that were taken back and that it has not passed over yet; till then it gets no more.
     skips: usize,
+    /// How many items it may still be given, where that is limited.
+    may_take: Option<usize>,
+    /// Since when its first item has been first, and when to look at it, if its job has a limit.
+    first_since: u64,
+    deadline: Option<u64>,
 }
 
 impl Worker {
@@ -96,14 +153,33 @@ impl Worker {
 #[derive(Debug)]
 struct Job {
     ready: VecDeque<Piece>,
-    function: u64,
+    terms: Terms,
     nanos_per_item: Option<f64>,
-    /// Items in a piece, if the caller has said.
-    piece_items: Option<usize>,
     /// Whether all its items have been submitted.
     is_complete: bool,
-    /// Whether its caller waits for all outcomes, and for none before the others.
-    is_collected: bool,
+    /// Items that nobody wants any more and that are with a worker.
+    cancelled: BTreeSet<usize>,
+}
+
+impl Job {
+    /// Puts a piece in front of those that are ready, without the items that were cancelled.
+    fn put_back(&mut self, mut piece: Piece) {
+        let mut parts = Vec::new();
+        for item in piece.item..piece.item + piece.count {
+            if self.cancelled.remove(&item) {
+                let before = piece.split_front(item - piece.item);
+                piece.split_front(1);
+                parts.push(before);
+            }
+            if self.cancelled.is_empty() {
+                break;
+            }
+        }
+        parts.push(piece);
+        for part in parts.into_iter().rev().filter(|part| part.count > 0) {
+            self.ready.push_front(part);
+        }
+    }
 }
 
 /// The state of a pool's work.
@@ -111,11 +187,18 @@ struct Job {
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     jobs: BTreeMap<JobId, Job>,
+    /// Those of them that have items ready.
+    ready: BTreeSet<JobId>,
     /// What an item took in the last job of a function.
     known_nanos: HashMap<u64, f64>,
     next_job: JobId,
     /// The job that was served last: the next one comes first.
     served: JobId,
+    /// How many items a worker may have before another one takes its place.
+    items_max: Option<usize>,
+    /// How many open jobs have time limits, and what the clock said last, in nanoseconds.
+    limited: usize,
+    now: u64,
 }
 
 impl Dispatcher {
@@ -123,31 +206,44 @@ impl Dispatcher {
         Dispatcher {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             jobs: BTreeMap::new(),
+            ready: BTreeSet::new(),
             known_nanos: HashMap::new(),
             next_job: 1,
             served: 0,
+            items_max: None,
+            limited: 0,
+            now: 0,
         }
     }
 
-    /// Opens a job whose pieces have `piece_items` items, or as many as seem best. `is_collected` says that its caller waits
-    /// for all outcomes, and for none before the others.
-    /// What items of the same `function` took before is where the estimate starts.
-    pub(crate) fn open(
-        &mut self,
-        function: u64,
-        piece_items: Option<usize>,
-        is_collected: bool,
-    ) -> JobId {
+    /// Has each worker be replaced after so many items.
+    pub(crate) fn limit_items(&mut self, items_max: usize) {
+        self.items_max = Some(items_max.max(1));
+    }
+
+    /// Whether what the clock says matters to any job.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.limited > 0
+    }
+
+    /// Tells what the clock says.
+    pub(crate) fn tick(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    /// Opens a job.
+    pub(crate) fn open(&mut self, terms: Terms) -> JobId {
         let id = self.next_job;
         self.next_job += 1;
+        self.limited += usize::from(terms.limit_nanos.is_some());
+        let known = self.known_nanos.get(&terms.function);
         let job = Job {
             ready: VecDeque::new(),
-            function,
             // Doubled: too small a piece costs little, too large a one may wait for a slow item.
-            nanos_per_item: self.known_nanos.get(&function).map(|nanos| 2.0 * nanos),
-            piece_items,
+            nanos_per_item: known.map(|nanos| 2.0 * nanos),
+            terms,
             is_complete: false,
-            is_collected,
+            cancelled: BTreeSet::new(),
         };
         self.jobs.insert(id, job);
         id
@@ -162,16 +258,18 @@ impl Dispatcher {
                 start: 0,
                 item,
                 count,
+                attempts: 0,
                 deaths: 0,
                 nanos: 0.0,
             });
+            self.ready.insert(job);
         }
     }
 
-    /// No more items of this job will come.
-    pub(crate) fn complete(&mut self, job: JobId) {
+    /// Says whether no more items of this job will come.
+    pub(crate) fn complete(&mut self, job: JobId, is_complete: bool) {
         if let Some(open) = self.jobs.get_mut(&job) {
-            open.is_complete = true;
+            open.is_complete = is_complete;
         }
     }
 
@@ -182,7 +280,8 @@ impl Dispatcher {
             return None;
         }
         Some(
-            open.piece_items
+            open.terms
+                .piece_items
                 .unwrap_or_else(|| piece_items(open.nanos_per_item)),
         )
     }
@@ -193,6 +292,7 @@ impl Dispatcher {
             return 0;
         };
         let piece = open
+            .terms
             .piece_items
             .unwrap_or_else(|| piece_items(open.nanos_per_item));
         piece.saturating_mul(3 * self.workers.len())
@@ -200,13 +300,13 @@ impl Dispatcher {
 
     /// Drops a job. What workers have of it and not begun is taken back.
     pub(crate) fn close(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        if let Some(Job {
-            function,
-            nanos_per_item: Some(nanos),
-            ..
-        }) = self.jobs.remove(&job)
-        {
-            self.known_nanos.insert(function, nanos);
+        let Some(closed) = self.jobs.remove(&job) else {
+            return;
+        };
+        self.ready.remove(&job);
+        self.limited -= usize::from(closed.terms.limit_nanos.is_some());
+        if let Some(nanos) = closed.nanos_per_item {
+            self.known_nanos.insert(closed.terms.function, nanos);
         }
         for (index, worker) in self.workers.iter().enumerate() {
             let is_last_ours = worker.pieces.back().is_some_and(|piece| piece.job == job);
@@ -219,10 +319,50 @@ impl Dispatcher {
         }
     }
 
+    /// Drops one item of a job. If it is with a worker, that one is to give up all that it has not begun; then
+    /// [`holds`](Dispatcher::holds) tells whether it had begun this one.
+    pub(crate) fn cancel(&mut self, job: JobId, item: usize, actions: &mut Vec<Action>) {
+        let holder = (0..self.workers.len()).find(|&index| self.holds(index, job, Some(item)));
+        let Some(open) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        open.cancelled.insert(item);
+        if let Some(worker) = holder {
+            actions.push(Action::Revoke { worker, all: true });
+            return;
+        }
+        let is_in = |piece: &Piece| (piece.item..piece.item + piece.count).contains(&item);
+        if let Some(place) = open.ready.iter().position(is_in) {
+            let behind = open.ready.split_off(place + 1);
+            if let Some(piece) = open.ready.pop_back() {
+                // From behind, as `put_back` puts to the front.
+                let before = std::mem::replace(&mut open.ready, behind);
+                open.put_back(piece);
+                for piece in before.into_iter().rev() {
+                    open.ready.push_front(piece);
+                }
+            }
+        }
+        open.cancelled.remove(&item);
+        if open.ready.is_empty() {
+            self.ready.remove(&job);
+        }
+    }
+
+    /// Whether a worker has the item, or any of the job.
+    pub(crate) fn holds(&self, worker: usize, job: JobId, item: Option<usize>) -> bool {
+        let is_it = |piece: &Piece| {
+            piece.job == job
+                && item.is_none_or(|item| (piece.item..piece.item + piece.count).contains(&item))
+        };
+        self.workers[worker].pieces.iter().any(is_it)
+    }
+
     /// A worker is there, and has nothing.
     pub(crate) fn up(&mut self, worker: usize) {
         self.workers[worker] = Worker {
             is_up: true,
+            may_take: self.items_max,
             ..Worker::default()
         };
     }
@@ -263,8 +403,11 @@ impl Dispatcher {
     /// How many of a worker's next outcomes nobody has to be woken for: half of what it holds, if these are collected.
     pub(crate) fn unhurried_items(&self, worker: usize) -> usize {
         let pieces = &self.workers[worker].pieces;
-        let is_collected =
-            |piece: &Piece| self.jobs.get(&piece.job).is_none_or(|job| job.is_collected);
+        let is_collected = |piece: &Piece| {
+            self.jobs
+                .get(&piece.job)
+                .is_none_or(|job| job.terms.is_collected)
+        };
         if pieces.iter().all(is_collected) {
             self.items_with(worker) / 2
         } else {
@@ -284,7 +427,16 @@ impl Dispatcher {
             pieces.pop_front();
             self.workers[worker].forget_work(done.nanos);
         }
+        if self.limited > 0 {
+            self.start_clock(worker);
+        }
         if let Some(job) = self.jobs.get_mut(&done.job) {
+            for item in done.item..done.item + done.count {
+                if job.cancelled.is_empty() {
+                    break;
+                }
+                job.cancelled.remove(&item);
+            }
             let sample = nanos.clamp(1, 1 << 50) as f64 / count as f64;
             job.nanos_per_item = Some(match job.nanos_per_item {
                 None => sample,
@@ -297,9 +449,91 @@ impl Dispatcher {
         Some(done)
     }
 
+    /// Another item of a worker has become its first.
+    fn start_clock(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        worker.first_since = self.now;
+        worker.deadline = worker.pieces.front().and_then(|front| {
+            let limit = self.jobs.get(&front.job)?.terms.limit_nanos?;
+            Some(self.now.saturating_add(limit))
+        });
+    }
+
+    /// The next moment at which an item may be overdue.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        if self.limited == 0 {
+            return None;
+        }
+        self.workers
+            .iter()
+            .filter_map(|worker| worker.deadline)
+            .min()
+    }
+
+    /// A worker whose first item has taken too long, as [`tick`](Dispatcher::tick) told the time; `began` says when a
+    /// worker began its first item, if it has. Whoever asks kills that worker.
+    pub(crate) fn overdue(
+        &mut self,
+        mut began: impl FnMut(usize) -> Option<u64>,
+    ) -> Option<(usize, Overdue)> {
+        let now = self.now;
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            let limit = worker.pieces.front().and_then(|front| {
+                let job = self.jobs.get(&front.job)?;
+                job.terms.limit_nanos
+            });
+            let Some(limit) = limit else {
+                worker.deadline = None;
+                continue;
+            };
+            // What is written there is not believed beyond reason: it began after it became first, and not in the future.
+            match began(index).map(|began| began.clamp(worker.first_since, now)) {
+                Some(began) if began.saturating_add(limit) <= now => {
+                    worker.deadline = None;
+                    return Some((index, Overdue::Item));
+                }
+                Some(began) => {
+                    worker.first_since = began;
+                    worker.deadline = Some(began.saturating_add(limit));
+                }
+                None => {
+                    let waited = now - worker.first_since;
+                    if waited >= limit.saturating_mul(2) && waited >= STUCK_NANOS {
+                        worker.deadline = None;
+                        return Some((index, Overdue::Stuck));
+                    }
+                    worker.deadline = Some(now.saturating_add(limit));
+                }
+            }
+        }
+        None
+    }
+
+    /// Tries an item again that has failed, if its job says so and it has not been tried too often.
+    pub(crate) fn retry(&mut self, piece: Piece) -> bool {
+        let may_retry = self
+            .jobs
+            .get(&piece.job)
+            .is_some_and(|job| piece.attempts < job.terms.retries);
+        if may_retry {
+            self.put_back(Piece {
+                attempts: piece.attempts + 1,
+                deaths: 0,
+                ..piece
+            });
+        }
+        may_retry
+    }
+
     /// The last `count` items that were with a worker are taken back: it will pass over them.
     pub(crate) fn revoked(&mut self, worker: usize, count: usize) {
         self.workers[worker].skips += count;
+        if let Some(may_take) = &mut self.workers[worker].may_take {
+            *may_take += count;
+        }
         let mut left = count;
         while left > 0 {
             let Some(back) = self.workers[worker].pieces.back_mut() else {
@@ -308,9 +542,9 @@ impl Dispatcher {
             let taken = left.min(back.count);
             let mut piece = *back;
             let mut kept = piece.split_front(back.count - taken);
-            kept.deaths = back.deaths;
+            (kept.deaths, kept.attempts) = (back.deaths, back.attempts);
             if kept.count == 0 {
-                piece.deaths = back.deaths;
+                (piece.deaths, piece.attempts) = (back.deaths, back.attempts);
                 self.workers[worker].pieces.pop_back();
                 self.workers[worker].forget_work(piece.nanos);
             } else {
@@ -318,6 +552,9 @@ impl Dispatcher {
             }
             left -= taken;
             self.put_back(piece);
+        }
+        if self.workers[worker].pieces.is_empty() {
+            self.workers[worker].deadline = None;
         }
     }
 
@@ -338,13 +575,15 @@ impl Dispatcher {
         !self.is_busy(worker)
     }
 
-    /// A worker has died, at the item that is `begun` items from its next one; `None` if it had not begun any. Returns the
-    /// item that is charged, if one is. Its other items are ready again.
-    pub(crate) fn died(&mut self, worker: usize, begun: Option<usize>) -> Option<Piece> {
+    /// A worker has died. Returns the item that is charged, if one is. Its other items are ready again.
+    pub(crate) fn died(&mut self, worker: usize, fate: Fate) -> Option<Piece> {
         let mut pieces = std::mem::take(&mut self.workers[worker]).pieces;
         let mut charged = None;
-        let mut before = begun.unwrap_or(usize::MAX);
-        if begun.is_none() {
+        let mut before = match fate {
+            Fate::At(begun) | Fate::KilledAt(begun) => begun,
+            Fate::Between | Fate::Killed => usize::MAX,
+        };
+        if fate == Fate::Between {
             if let Some(front) = pieces.front_mut() {
                 front.deaths += 1;
                 if front.deaths >= DEATHS_MAX {
@@ -375,24 +614,43 @@ impl Dispatcher {
 
     fn put_back(&mut self, piece: Piece) {
         if let Some(job) = self.jobs.get_mut(&piece.job) {
-            job.ready.push_front(piece);
+            job.put_back(piece);
+            if !job.ready.is_empty() {
+                self.ready.insert(piece.job);
+            }
         }
     }
 
     /// Sends ready items to workers that have little left, and has idle workers take over from busy ones.
     pub(crate) fn feed(&mut self, actions: &mut Vec<Action>) {
+        if self.items_max.is_some() {
+            let is_done = |worker: &Worker| {
+                worker.is_up
+                    && worker.may_take == Some(0)
+                    && worker.pieces.is_empty()
+                    && worker.skips == 0
+            };
+            let done = (0..self.workers.len()).filter(|&index| is_done(&self.workers[index]));
+            actions.extend(done.map(|worker| Action::Retire { worker }));
+        }
         // First everyone gets one piece, then those whose pieces are short get more.
         for pieces_max in [1, 2, PIECES_MAX] {
             for index in 0..self.workers.len() {
                 while self.wants(index, pieces_max) {
-                    let Some(piece) = self.next_piece() else {
+                    let items_max = self.workers[index].may_take.unwrap_or(usize::MAX);
+                    let Some(piece) = self.next_piece(items_max) else {
                         if pieces_max == 1 {
                             self.take_over(actions);
                         }
                         return;
                     };
-                    self.workers[index].pieces.push_back(piece);
-                    self.workers[index].backlog_nanos += piece.nanos;
+                    let worker = &mut self.workers[index];
+                    worker.pieces.push_back(piece);
+                    worker.backlog_nanos += piece.nanos;
+                    worker.may_take = worker.may_take.map(|items| items - piece.count);
+                    if self.limited > 0 && self.workers[index].pieces.len() == 1 {
+                        self.start_clock(index);
+                    }
                     actions.push(Action::Send {
                         worker: index,
                         piece,
@@ -406,20 +664,20 @@ impl Dispatcher {
         let worker = &self.workers[index];
         worker.is_up
             && worker.skips == 0
+            && worker.may_take != Some(0)
             && worker.pieces.len() < pieces_max
             && (worker.pieces.len() < 2 || worker.backlog_nanos < BACKLOG_NANOS)
     }
 
-    /// The next piece of the job whose turn it is.
-    fn next_piece(&mut self) -> Option<Piece> {
-        let has_ready = |(_, job): &(&JobId, &Job)| !job.ready.is_empty();
-        let after = self.jobs.range(self.served + 1..).find(has_ready);
-        let (&id, _) = after.or_else(|| self.jobs.range(..=self.served).find(has_ready))?;
+    /// The next piece of the job whose turn it is, of at most so many items.
+    fn next_piece(&mut self, items_max: usize) -> Option<Piece> {
+        let after = self.ready.range(self.served + 1..).next();
+        let id = *after.or_else(|| self.ready.first())?;
         self.served = id;
         let workers = self.workers.len();
         let job = self.jobs.get_mut(&id)?;
         let nanos_per_item = job.nanos_per_item.unwrap_or(UNKNOWN_NANOS);
-        let is_shared_out = job.piece_items.is_none() && job.is_complete;
+        let is_shared_out = job.terms.piece_items.is_none() && job.is_complete;
         let ready = if is_shared_out {
             job.ready.iter().map(|piece| piece.count).sum::<usize>()
         } else {
@@ -427,16 +685,20 @@ impl Dispatcher {
         };
         let front = job.ready.front_mut()?;
         let mut count = job
+            .terms
             .piece_items
             .unwrap_or_else(|| piece_items(job.nanos_per_item));
         if is_shared_out {
             // Towards the end, what is left is shared out.
             count = count.min(ready.div_ceil(workers));
         }
-        let mut piece = front.split_front(count.clamp(1, front.count));
+        let mut piece = front.split_front(count.clamp(1, front.count).min(items_max));
         piece.nanos = nanos_per_item * piece.count as f64;
         if front.count == 0 {
             job.ready.pop_front();
+        }
+        if job.ready.is_empty() {
+            self.ready.remove(&id);
         }
         Some(piece)
     }
@@ -468,314 +730,4 @@ fn piece_items(nanos_per_item: Option<f64>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
-    #[derive(Default)]
-    struct Model {
-        is_up: bool,
-        /// Items in the order sent, and how many of them are begun, permitted, and told.
-        items: Vec<(JobId, usize)>,
-        begun: usize,
-        permitted: usize,
-        told: usize,
-    }
-
-    struct World {
-        dispatcher: Dispatcher,
-        models: Vec<Model>,
-        /// Items of each open job that are still to be submitted, and outcomes by item.
-        pending: HashMap<JobId, (usize, usize)>,
-        outcomes: HashMap<(JobId, usize), u32>,
-        closed: Vec<JobId>,
-        batches: u64,
-    }
-
-    impl World {
-        fn new(workers: usize) -> World {
-            let mut world = World {
-                dispatcher: Dispatcher::new(workers),
-                models: (0..workers).map(|_| Model::default()).collect(),
-                pending: HashMap::new(),
-                outcomes: HashMap::new(),
-                closed: Vec::new(),
-                batches: 0,
-            };
-            for worker in 0..workers {
-                world.start(worker);
-            }
-            world
-        }
-
-        fn start(&mut self, worker: usize) {
-            self.models[worker] = Model {
-                is_up: true,
-                ..Model::default()
-            };
-            self.dispatcher.up(worker);
-        }
-
-        fn open(&mut self, items: usize, piece_items: Option<usize>) {
-            let job = self.dispatcher.open(1, piece_items, true);
-            self.pending.insert(job, (0, items));
-        }
-
-        fn feed(&mut self) {
-            loop {
-                let mut actions = Vec::new();
-                self.dispatcher.feed(&mut actions);
-                if !self.carry_out(actions) {
-                    break;
-                }
-            }
-            self.check_nobody_idles();
-        }
-
-        fn carry_out(&mut self, actions: Vec<Action>) -> bool {
-            let mut has_taken_back = false;
-            for action in actions {
-                match action {
-                    Action::Send { worker, piece } => {
-                        let model = &mut self.models[worker];
-                        assert!(model.is_up, "sent to a worker that is gone");
-                        let items = piece.item..piece.item + piece.count;
-                        model.items.extend(items.map(|item| (piece.job, item)));
-                        assert_eq!(
-                            model.permitted,
-                            model.items.len() - piece.count,
-                            "sent past a gap"
-                        );
-                        model.permitted += piece.count;
-                    }
-                    Action::Revoke { worker, all } => {
-                        let model = &mut self.models[worker];
-                        let free = model.permitted - model.begun;
-                        let taken = if all { free } else { free.div_ceil(2) };
-                        if taken > 0 {
-                            model.permitted -= taken;
-                            self.dispatcher.revoked(worker, taken);
-                            has_taken_back = true;
-                        }
-                    }
-                }
-            }
-            has_taken_back
-        }
-
-        fn check_nobody_idles(&self) {
-            let idle =
-                |(index, model): (usize, &Model)| model.is_up && !self.dispatcher.is_busy(index);
-            if self.models.iter().enumerate().any(idle) {
-                let ready = self
-                    .dispatcher
-                    .jobs
-                    .values()
-                    .any(|job| !job.ready.is_empty());
-                assert!(!ready, "a worker idles while items wait");
-            }
-        }
-
-        fn submit(&mut self) {
-            let jobs: Vec<JobId> = self.pending.keys().copied().collect();
-            for job in jobs {
-                let Some(&(next, end)) = self.pending.get(&job) else {
-                    continue;
-                };
-                let Some(wanted) = self.dispatcher.demand(job) else {
-                    continue;
-                };
-                if next == end {
-                    self.dispatcher.complete(job);
-                    self.pending.remove(&job);
-                    continue;
-                }
-                let count = wanted.clamp(1, end - next).min(50);
-                self.dispatcher.submit(job, self.batches, next, count);
-                self.batches += 1;
-                self.pending.insert(job, (next + count, end));
-            }
-        }
-
-        fn done(&mut self, job: JobId, item: usize) {
-            let outcomes = self.outcomes.entry((job, item)).or_default();
-            *outcomes += 1;
-            assert_eq!(*outcomes, 1, "item {item} of job {job} has two outcomes");
-        }
-
-        fn begin(&mut self, worker: usize) {
-            let model = &mut self.models[worker];
-            if model.is_up && model.begun < model.permitted && model.begun == model.told {
-                model.begun += 1;
-            }
-        }
-
-        fn tell(&mut self, worker: usize, nanos: u64) {
-            let model = &mut self.models[worker];
-            if !model.is_up {
-                return;
-            }
-            if model.told < model.begun {
-                let (job, item) = model.items[model.told];
-                model.told += 1;
-                let piece = self.dispatcher.finished(worker, 1, nanos).unwrap();
-                assert_eq!((piece.job, piece.item, piece.count), (job, item, 1));
-                if !self.closed.contains(&job) {
-                    self.done(job, item);
-                }
-            } else if model.told == model.permitted && model.permitted < model.items.len() {
-                let skipped = model.items.len() - model.permitted;
-                model.items.truncate(model.permitted);
-                assert!(self.dispatcher.skipped(worker, skipped));
-                assert!(self.dispatcher.is_drained(worker));
-            }
-        }
-
-        fn die(&mut self, worker: usize) {
-            let model = std::mem::take(&mut self.models[worker]);
-            if !model.is_up {
-                return;
-            }
-            let begun = (model.begun > model.told).then_some(0);
-            if let Some(piece) = self.dispatcher.died(worker, begun) {
-                if begun.is_some() {
-                    assert_eq!((piece.job, piece.item), model.items[model.told]);
-                }
-                assert_eq!(piece.count, 1);
-                if !self.closed.contains(&piece.job) {
-                    self.done(piece.job, piece.item);
-                }
-            } else {
-                assert!(begun.is_none(), "a death at an item was charged to nobody");
-            }
-        }
-
-        fn close(&mut self, job: JobId) {
-            self.closed.push(job);
-            self.pending.remove(&job);
-            let mut actions = Vec::new();
-            self.dispatcher.close(job, &mut actions);
-            self.carry_out(actions);
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Begin(usize),
-        Tell(usize, u64),
-        Die(usize),
-        Start(usize),
-        Submit,
-        Open(usize, Option<usize>),
-        Close(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            30 => (0..4usize).prop_map(Step::Begin),
-            30 => (0..4usize, prop_oneof![Just(1u64), Just(1_000), Just(10_000_000)])
-                .prop_map(|(worker, nanos)| Step::Tell(worker, nanos)),
-            3 => (0..4usize).prop_map(Step::Die),
-            3 => (0..4usize).prop_map(Step::Start),
-            10 => Just(Step::Submit),
-            2 => (0..300usize, prop::option::of(1..10usize))
-                .prop_map(|(items, piece)| Step::Open(items, piece)),
-            1 => (1..6u64).prop_map(Step::Close),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
-        #[test]
-        fn every_item_has_exactly_one_outcome(
-            workers in 1..4usize,
-            steps in prop::collection::vec(step(), 0..400),
-        ) {
-            let mut world = World::new(workers);
-            world.open(100, None);
-            let mut totals = HashMap::from([(1, 100)]);
-            for step in steps {
-                match step {
-                    Step::Begin(worker) => world.begin(worker % workers),
-                    Step::Tell(worker, nanos) => world.tell(worker % workers, nanos),
-                    Step::Die(worker) => world.die(worker % workers),
-                    Step::Start(worker) if !world.models[worker % workers].is_up => {
-                        world.start(worker % workers);
-                    }
-                    Step::Start(_) => {}
-                    Step::Submit => world.submit(),
-                    Step::Open(items, piece) => {
-                        world.open(items, piece);
-                        totals.insert(world.dispatcher.next_job - 1, items);
-                    }
-                    Step::Close(job) => world.close(job),
-                }
-                world.feed();
-            }
-            // From here on nothing goes wrong any more, and everything ends.
-            for worker in 0..workers {
-                if !world.models[worker].is_up {
-                    world.start(worker);
-                }
-            }
-            for _ in 0..100_000 {
-                world.submit();
-                world.feed();
-                for worker in 0..workers {
-                    world.begin(worker);
-                    world.tell(worker, 1_000);
-                }
-                let is_idle = (0..workers).all(|worker| !world.dispatcher.is_busy(worker));
-                if world.pending.is_empty() && is_idle {
-                    break;
-                }
-            }
-            for (job, items) in totals {
-                for item in 0..items {
-                    let outcomes = world.outcomes.get(&(job, item)).copied().unwrap_or(0);
-                    let expected = u32::from(!world.closed.contains(&job));
-                    prop_assert!(
-                        outcomes == expected || (expected == 0 && outcomes == 1),
-                        "item {} of job {} has {} outcomes", item, job, outcomes
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_slow_item_does_not_hold_up_those_behind_it() {
-        let mut world = World::new(2);
-        world.open(40, Some(20));
-        world.submit();
-        world.feed();
-        world.submit();
-        world.feed();
-        // One worker is stuck in its first item; the other ends up with all the rest.
-        world.begin(0);
-        for _ in 0..2_000 {
-            world.begin(1);
-            world.tell(1, 1_000_000);
-            world.submit();
-            world.feed();
-        }
-        assert_eq!(world.outcomes.len(), 39);
-    }
-
-    #[test]
-    fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
-        let mut world = World::new(1);
-        world.open(2, Some(1));
-        let mut deaths = 0;
-        while world.outcomes.len() < 2 {
-            world.submit();
-            world.feed();
-            world.die(0);
-            world.start(0);
-            deaths += 1;
-            assert!(deaths < 100);
-        }
-    }
-}
+mod tests;

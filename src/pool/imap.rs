@@ -1,7 +1,9 @@
 //! [`Imap`] and [`ImapUnordered`]: results as an iterator, while items are pulled as they are wanted.
 
 use crate::error::TaskError;
-use crate::pool::driver::{Driver, Event, Patience, Turn};
+use crate::pool::call::Event;
+use crate::pool::driver::{Driver, Patience};
+use crate::pool::floor::{Supply, Turn};
 use crate::pool::opened::{Opened, Spec};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::task::{Items, Portable};
@@ -112,13 +114,9 @@ impl<'pool> Stream<'pool> {
     fn attend(&mut self, patience: Patience, mut take: impl FnMut(usize, Outcome)) {
         self.attended = Instant::now();
         loop {
-            let (job, may_produce) = match &self.state {
-                State::Open { job, .. } => {
-                    // What has been pulled and not been asked for yet is bounded, so that memory is.
-                    let ahead = self.submitted - self.yielded;
-                    (job, ahead < job.enough_items())
-                }
-                State::Exhausted { job } => (job, false),
+            let (job, supply) = match &self.state {
+                State::Open { job, .. } => (job, job.bounded_supply(self.submitted - self.yielded)),
+                State::Exhausted { job } => (job, Supply::None),
                 State::Refused(_) => {
                     // Asked for when nothing else is there.
                     if patience == Patience::Now {
@@ -133,7 +131,7 @@ impl<'pool> Stream<'pool> {
                 }
                 State::Ended => return,
             };
-            match job.turn(may_produce, patience) {
+            match job.turn(supply, patience) {
                 Turn::Nothing => return,
                 Turn::Produce(items_max) => {
                     if self.produce(items_max, &mut take) {

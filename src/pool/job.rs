@@ -1,17 +1,16 @@
-//! [`Job`]: a function over items, with all that can be said of how it is run.
+//! [`Job`]: a function over items, with all that can be said of how it is run. Its verbs stand in `verbs.rs`.
 
 use crate::error::TaskError;
 use crate::pool::driver::Driver;
-use crate::pool::imap::{Imap, ImapUnordered};
-use crate::pool::opened::{Spec, apply, map};
+use crate::pool::floor::Settings;
+use crate::pool::opened::Spec;
+use crate::pool::result::{Callback, NoCallback};
 use crate::sys::function::FunctionId;
-use crate::task::{
-    Portable, Stateless, describe_item, describe_item_with_captures, pack_captures,
-    require_no_captures,
-};
+use crate::task::{Portable, pack_captures};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Runs functions on a pool's workers, with captures and settings; made by [`Pool::with`](crate::Pool::with) and [`Pool::job`](crate::Pool::job).
 ///
@@ -34,10 +33,11 @@ use std::sync::Arc;
 /// assert_eq!(counts, [1, 3]);
 /// # Ok::<(), multiprocess::Error>(())
 /// ```
-pub struct Job<'pool, C, Takes = TakesCaptures> {
-    driver: &'pool Driver,
+pub struct Job<'pool, C, Takes = TakesCaptures, D = NoCallback> {
+    pub(crate) driver: &'pool Driver,
     captures: C,
-    piece_items: Option<usize>,
+    settings: Settings,
+    pub(crate) done: D,
     takes: PhantomData<Takes>,
 }
 
@@ -54,161 +54,161 @@ impl<'pool, C, Takes> Job<'pool, C, Takes> {
         Job {
             driver,
             captures,
-            piece_items: None,
+            settings: Settings::default(),
+            done: NoCallback::NONE,
             takes: PhantomData,
         }
     }
 
+    /// Has `callback` run in this process when a call of this job is done, exactly once for each call, before its result
+    /// is visible: with the result of [`apply`](Job::apply) and [`apply_async`](Job::apply_async), with all results of
+    /// [`map`](Job::map) and [`map_async`](Job::map_async).
+    ///
+    /// Callbacks of asynchronous calls run on the pool's thread, one after the other: a slow one holds up the others, and
+    /// one that waits for another call of the same pool waits for ever. A panic in one is printed and costs nothing else.
+    /// Callbacks of the calls that wait run on the caller's thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let sums = Arc::new(Mutex::new(Vec::new()));
+    /// let kept = Arc::clone(&sums);
+    /// let sum = pool
+    ///     .job()
+    ///     .on_done(move |sum| kept.lock().unwrap().extend(sum.as_ref().ok().copied()))
+    ///     .apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// assert_eq!(sum.get()?, 3);
+    /// assert_eq!(*sums.lock().unwrap(), [3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn on_done<T, K>(self, callback: K) -> Job<'pool, C, Takes, Callback<T>>
+    where
+        T: Send + 'static,
+        K: Fn(&Result<T, TaskError>) + Send + Sync + 'static,
+    {
+        Job {
+            driver: self.driver,
+            captures: self.captures,
+            settings: self.settings,
+            done: Callback::new(callback),
+            takes: PhantomData,
+        }
+    }
+}
+
+impl<C, Takes, D> Job<'_, C, Takes, D> {
     /// Sets how many items travel to a worker at a time, at least 1. Without this the number adapts to how long the items
     /// take, which is faster in nearly all cases.
     ///
     /// With 1, an item that has an outcome never runs again after a later one has killed their worker.
     pub fn chunk_size(mut self, items: usize) -> Self {
-        self.piece_items = Some(items.max(1));
+        self.settings.piece_items = Some(items.max(1));
+        self
+    }
+
+    /// Sets how long each item may take. Its clock starts when the item begins in a worker, not while it waits. When the
+    /// time has passed, the worker is killed, another takes its place, and the item's error
+    /// [is a timeout](TaskError::is_timeout); no other item notices.
+    ///
+    /// Whoever waits for results watches the time: while nobody does, between two calls of an iterator's `next`, nobody
+    /// is killed. Asynchronous calls are always watched.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let results: Vec<_> = pool
+    ///     .job()
+    ///     .timeout(Duration::from_millis(300))
+    ///     .imap([0, 600_000, 1], |millis| std::thread::sleep(Duration::from_millis(millis)))
+    ///     .collect();
+    /// assert!(results[0].is_ok() && results[2].is_ok());
+    /// assert!(results[1].as_ref().unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn timeout(mut self, per_item: Duration) -> Self {
+        self.settings.limit = Some(per_item);
+        self
+    }
+
+    /// Tries an item again, up to so many times, after its worker has died or its time has passed; never after a panic,
+    /// unless [`retry_panics`](Job::retry_panics) is asked for. [`TaskError::attempts`] counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let error = pool.job().retries(2).apply((), |()| std::process::abort()).map(|(): ()| ()).unwrap_err();
+    /// assert!(error.is_crash());
+    /// assert_eq!(error.attempts(), 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn retries(mut self, times: u32) -> Self {
+        self.settings.retries = times;
+        self
+    }
+
+    /// Has [`retries`](Job::retries) count for panics as well.
+    pub fn retry_panics(mut self) -> Self {
+        self.settings.retries_panics = true;
+        self
+    }
+
+    /// Sets how many items are pulled from the input ahead of the results that the caller has, at least 1. Without this
+    /// it is what keeps the workers busy.
+    ///
+    /// In either case no more is pulled while 64 MiB of items are on their way and every worker has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let pulled = Cell::new(0);
+    /// let endless = std::iter::repeat_with(|| pulled.replace(pulled.get() + 1));
+    /// let mut doubled = pool.job().in_flight(8).imap(endless, |n: u64| 2 * n);
+    /// assert_eq!(doubled.next(), Some(Ok(0)));
+    /// assert_eq!(pulled.get(), 8);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    pub fn in_flight(mut self, items: usize) -> Self {
+        self.settings.in_flight = Some(items.max(1));
         self
     }
 }
 
-impl<'pool, C: Portable> Job<'pool, C> {
-    /// Runs `f` with the captures on each item, as [`Pool::map`](crate::Pool::map) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::map`](crate::Pool::map).
-    pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
-    where
-        I: IntoIterator<Item: Portable>,
-        R: Portable,
-        F: Fn(&C, I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        map(
-            self.driver,
-            self.spec(describe_item_with_captures(f)),
-            items,
-        )
-    }
-
-    /// Runs `f` with the captures on each item, as [`Pool::imap`](crate::Pool::imap) does.
-    pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
-    where
-        'pool: 'items,
-        I: IntoIterator<Item: Portable, IntoIter: 'items>,
-        R: Portable,
-        F: Fn(&C, I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        let spec = self.spec(describe_item_with_captures(f));
-        Imap::new(self.driver, spec, items.into_iter())
-    }
-
-    /// Runs `f` with the captures on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
-    pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
-    where
-        'pool: 'items,
-        I: IntoIterator<Item: Portable, IntoIter: 'items>,
-        R: Portable,
-        F: Fn(&C, I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        let spec = self.spec(describe_item_with_captures(f));
-        ImapUnordered::new(self.driver, spec, items.into_iter())
-    }
-
-    /// Runs `f` once, with the captures and `args`, as [`Pool::apply`](crate::Pool::apply) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::apply`](crate::Pool::apply).
-    pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
-    where
-        A: Portable,
-        R: Portable,
-        F: Fn(&C, A) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        apply(self.driver, self.spec(describe_item_with_captures(f)), args)
-    }
-
-    fn spec(&self, function: Option<FunctionId>) -> Spec {
-        let captures = pack_captures(&self.captures).map(|bytes| Some(Arc::new(bytes)));
+impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
+    pub(crate) fn spec(&self, function: Option<FunctionId>) -> Spec {
+        let captures = pack_captures(&self.captures).map(|packed| Some(Arc::new(packed)));
         Spec {
             function,
             captures,
-            piece_items: self.piece_items,
+            settings: self.settings.clone(),
         }
     }
 }
 
-impl<'pool> Job<'pool, (), TakesItem> {
-    /// Runs `f` on each item, as [`Pool::map`](crate::Pool::map) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::map`](crate::Pool::map).
-    pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
-    where
-        I: IntoIterator<Item: Portable>,
-        R: Portable,
-        F: Fn(I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        map(self.driver, self.spec(describe_item(f)), items)
-    }
-
-    /// Runs `f` on each item, as [`Pool::imap`](crate::Pool::imap) does.
-    pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
-    where
-        'pool: 'items,
-        I: IntoIterator<Item: Portable, IntoIter: 'items>,
-        R: Portable,
-        F: Fn(I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        Imap::new(self.driver, self.spec(describe_item(f)), items.into_iter())
-    }
-
-    /// Runs `f` on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
-    pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
-    where
-        'pool: 'items,
-        I: IntoIterator<Item: Portable, IntoIter: 'items>,
-        R: Portable,
-        F: Fn(I::Item) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        ImapUnordered::new(self.driver, self.spec(describe_item(f)), items.into_iter())
-    }
-
-    /// Runs `f` once, as [`Pool::apply`](crate::Pool::apply) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pool::apply`](crate::Pool::apply).
-    pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
-    where
-        A: Portable,
-        R: Portable,
-        F: Fn(A) -> R + Stateless,
-    {
-        require_no_captures(&f);
-        apply(self.driver, self.spec(describe_item(f)), args)
-    }
-
-    fn spec(&self, function: Option<FunctionId>) -> Spec {
+impl<D> Job<'_, (), TakesItem, D> {
+    pub(crate) fn spec(&self, function: Option<FunctionId>) -> Spec {
         Spec {
             function,
             captures: Ok(None),
-            piece_items: self.piece_items,
+            settings: self.settings.clone(),
         }
     }
 }
 
-impl<C: fmt::Debug, Takes> fmt::Debug for Job<'_, C, Takes> {
+impl<C: fmt::Debug, Takes, D> fmt::Debug for Job<'_, C, Takes, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("captures", &self.captures)
-            .field("chunk_size", &self.piece_items)
-            .finish()
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

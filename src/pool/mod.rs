@@ -3,14 +3,20 @@
 mod dispatch;
 mod protocol;
 mod worker;
+mod hired;
 mod staff;
+mod call;
+mod floor;
 mod driver;
 mod ordered;
+mod result;
 mod opened;
 mod imap;
 mod job;
+mod verbs;
 mod builder;
 
 pub use builder::{Pool, PoolBuilder};
 pub use imap::{Imap, ImapUnordered};
 pub use job::{Job, TakesCaptures, TakesItem};
+pub use result::{AsyncResult, Callback, Done, NoCallback};

@@ -1,8 +1,11 @@
 //! A job as its caller drives it: items in, outcomes out; and the two calls that wait for all of them.
 
 use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::driver::{Driver, Event, Patience, Turn};
+use crate::pool::call::{Call, Event, Raw};
+use crate::pool::driver::{Driver, Patience, Shared};
+use crate::pool::floor::{Plan, Settings, Supply, Turn};
 use crate::pool::ordered::{Ordered, Outcome};
+use crate::pool::result::{AsyncResult, Done, Place, decode_all, decode_one};
 use crate::sys::function::FunctionId;
 use crate::task::{Items, Portable, Produced};
 use crate::wire::value::Packed;
@@ -11,18 +14,35 @@ use std::sync::Arc;
 /// A batch is closed when it has this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// What the driver has to know of a job.
+/// What has been said of a job.
 pub(crate) struct Spec {
     pub(crate) function: Option<FunctionId>,
     pub(crate) captures: Result<Option<Arc<Packed>>, TaskError>,
-    pub(crate) piece_items: Option<usize>,
+    pub(crate) settings: Settings,
+}
+
+impl Spec {
+    fn plan(self, is_collected: bool) -> Result<Plan, TaskError> {
+        let function = self.function.ok_or_else(|| {
+            let why = "its code is in a library that was loaded into another program, not in the main \
+                       executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
+            TaskError::new(TaskErrorKind::System, why)
+        })?;
+        Ok(Plan {
+            function,
+            captures: self.captures?,
+            settings: self.settings,
+            is_collected,
+        })
+    }
 }
 
 /// A job that is closed when its caller has what it wants, or leaves in any other way.
 #[derive(Debug)]
 pub(crate) struct Opened<'pool> {
-    driver: &'pool Driver,
+    shared: &'pool Shared,
     id: u64,
+    in_flight: Option<usize>,
 }
 
 impl<'pool> Opened<'pool> {
@@ -31,22 +51,35 @@ impl<'pool> Opened<'pool> {
         spec: Spec,
         is_collected: bool,
     ) -> Result<Opened<'pool>, TaskError> {
-        let function = spec.function.ok_or_else(|| {
-            let why = "its code is in a library that was loaded into another program, not in the main \
-                       executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
-            TaskError::new(TaskErrorKind::System, why)
-        })?;
-        let id = driver.open(function, spec.captures?, spec.piece_items, is_collected)?;
-        Ok(Opened { driver, id })
+        let in_flight = spec.settings.in_flight;
+        let shared = driver.shared();
+        let id = shared.open(spec.plan(is_collected)?)?;
+        Ok(Opened {
+            shared,
+            id,
+            in_flight,
+        })
     }
 
-    pub(crate) fn turn(&self, may_produce: bool, patience: Patience) -> Turn {
-        self.driver.turn(self.id, may_produce, patience)
+    pub(crate) fn turn(&self, supply: Supply, patience: Patience) -> Turn {
+        self.shared.turn(self.id, supply, patience)
     }
 
-    /// How many items keep all workers busy.
-    pub(crate) fn enough_items(&self) -> usize {
-        self.driver.enough_items(self.id)
+    /// What may be submitted while `ahead` items are on their way.
+    pub(crate) fn supply(&self, ahead: usize) -> Supply {
+        match self.in_flight {
+            None => Supply::OnDemand,
+            Some(in_flight) if ahead < in_flight => Supply::Ahead(in_flight - ahead),
+            Some(_) => Supply::None,
+        }
+    }
+
+    /// The same, of one whose outcomes are taken one by one: what has been pulled and not been asked for is bounded.
+    pub(crate) fn bounded_supply(&self, ahead: usize) -> Supply {
+        match self.supply(ahead) {
+            Supply::OnDemand if ahead >= self.shared.enough_items(self.id) => Supply::None,
+            supply => supply,
+        }
     }
 
     /// Pulls a batch and submits it. `None` where there are no more items; a failure is that of an item that cannot be
@@ -62,12 +95,12 @@ impl<'pool> Opened<'pool> {
         match items.next_batch(items_max, BATCH_BYTES) {
             Produced::Batch { first, batch } => {
                 let count = batch.count();
-                self.driver.submit(self.id, first, batch);
+                self.shared.submit(self.id, first, batch);
                 Some(Ok(count))
             }
             Produced::Failed { item, error } => Some(Err((item, error))),
             Produced::Exhausted => {
-                self.driver.complete(self.id);
+                self.shared.complete(self.id);
                 None
             }
         }
@@ -76,7 +109,7 @@ impl<'pool> Opened<'pool> {
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.driver.close(self.id);
+        self.shared.close(self.id);
     }
 }
 
@@ -89,9 +122,14 @@ where
     let mut items = Items::new(items.into_iter());
     let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
     let mut ordered = Ordered::default();
-    let (mut submitted, mut is_exhausted) = (0, false);
+    let (mut submitted, mut told, mut is_exhausted) = (0, 0, false);
     while !(is_exhausted && ordered.next_item() == submitted) {
-        match job.turn(!is_exhausted, Patience::Wait) {
+        let supply = if is_exhausted {
+            Supply::None
+        } else {
+            job.supply(submitted - told)
+        };
+        match job.turn(supply, Patience::Wait) {
             Turn::Produce(items_max) => match job.produce(&mut items, items_max) {
                 Some(Ok(count)) => submitted += count,
                 Some(Err((_, error))) => return Err(error),
@@ -101,6 +139,7 @@ where
                 for event in events {
                     match event {
                         Event::Results { item, received } => {
+                            told += received.left();
                             ordered.put(item, Outcome::Results(received));
                         }
                         Event::Failed { error, .. } | Event::Broken(error) => return Err(error),
@@ -128,7 +167,7 @@ where
         return Err(error.at_item(None));
     }
     loop {
-        let Turn::Events(events) = job.turn(false, Patience::Wait) else {
+        let Turn::Events(events) = job.turn(Supply::None, Patience::Wait) else {
             continue;
         };
         // One item has one outcome.
@@ -138,5 +177,75 @@ where
             Some(Event::Failed { error, .. } | Event::Broken(error)) => Err(error),
         };
         return result.map_err(|error| error.at_item(None));
+    }
+}
+
+pub(crate) fn apply_async<A, R>(
+    driver: &Driver,
+    spec: Spec,
+    args: A,
+    done: &impl Done<R>,
+) -> AsyncResult<R>
+where
+    A: Portable,
+    R: Portable,
+{
+    let call = Arc::new(Call::new(done.finish(decode_one::<R>)));
+    let made = match Items::new(std::iter::once(args)).next_batch(1, BATCH_BYTES) {
+        Produced::Batch { batch, .. } => spec
+            .plan(false)
+            .and_then(|plan| driver.shared().call_one(plan, batch, Arc::clone(&call))),
+        Produced::Failed { error, .. } => Err(error.at_item(None)),
+        Produced::Exhausted => Err(TaskError::new(TaskErrorKind::System, "it has no argument")),
+    };
+    let place = placed(driver, &call, made.map(|(job, item)| (job, Some(item))));
+    AsyncResult::new(call, decode_one::<R>, place)
+}
+
+pub(crate) fn map_async<I, R>(
+    driver: &Driver,
+    spec: Spec,
+    items: I,
+    done: &impl Done<Vec<R>>,
+) -> AsyncResult<Vec<R>>
+where
+    I: IntoIterator<Item: Portable>,
+    R: Portable,
+{
+    let call = Arc::new(Call::new(done.finish(decode_all::<R>)));
+    let mut items = Items::new(items.into_iter());
+    let mut batches = Vec::new();
+    let encoded = loop {
+        match items.next_batch(usize::MAX, BATCH_BYTES) {
+            Produced::Batch { first, batch } => batches.push((first, batch)),
+            Produced::Failed { error, .. } => break Err(error),
+            Produced::Exhausted => break spec.plan(true),
+        }
+    };
+    let made = encoded.and_then(|plan| driver.shared().call_all(plan, batches, Arc::clone(&call)));
+    let place = placed(driver, &call, made.map(|job| (job, None)));
+    AsyncResult::new(call, decode_all::<R>, place)
+}
+
+/// Where a call is under way; one that could not be made has failed.
+fn placed(
+    driver: &Driver,
+    call: &Arc<Call>,
+    made: Result<(u64, Option<usize>), TaskError>,
+) -> Option<Place> {
+    let shared = driver.shared();
+    match made {
+        Ok((job, item)) => Some(Place {
+            pool: Arc::downgrade(shared),
+            job,
+            item,
+        }),
+        Err(error) => {
+            if shared.refuse_call(Arc::clone(call), error.clone()).is_err() {
+                // There is no thread that could: then here.
+                call.complete(Raw::Failed(error));
+            }
+            None
+        }
     }
 }

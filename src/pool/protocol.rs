@@ -12,7 +12,8 @@
 //! | parent | sets both to the tickets sent | when the worker has passed over all that was taken back |
 //!
 //! The parent's note says up to which ticket it need not be woken for outcomes when it sleeps; a worker that waits for
-//! something rings in any case. The worker's note says which ticket it has begun, plus 1.
+//! something rings in any case. The worker's note says which ticket it has begun, plus 1; its second word, written before
+//! that, when, if the item has a time limit.
 //!
 //! So an item that was taken back was never begun, whatever the moment; and a worker that finds no permission for an item
 //! passes over it and says so.
@@ -27,6 +28,16 @@ pub(crate) mod to_worker {
     pub(crate) const CHUNK: u32 = 2;
     /// A job's captures are not needed any more: words are the job.
     pub(crate) const FORGET: u32 = 3;
+    /// As `CHUNK`, of a job with a time limit: items run one by one, and the worker's second word says when each began.
+    pub(crate) const TIMED: u32 = 4;
+    /// What to do before anything else: words are the memory limit, or 0, and the initializer, or 0. The body is the
+    /// encoding of its arguments.
+    pub(crate) const SETUP: u32 = 5;
+
+    /// Whether a message has items.
+    pub(crate) fn has_items(kind: u32) -> bool {
+        matches!(kind, CHUNK | TIMED)
+    }
 }
 
 /// Kinds of messages from a worker.
@@ -37,6 +48,10 @@ pub(crate) mod from_worker {
     pub(crate) const FAILED: u32 = 2;
     /// Items were passed over: words are the first ticket.
     pub(crate) const SKIPPED: u32 = 3;
+    /// The initializer has returned: words are the first ticket.
+    pub(crate) const READY: u32 = 4;
+    /// The initializer has failed: words likewise. The body is its encoded `TaskError`.
+    pub(crate) const UNFIT: u32 = 5;
 }
 
 /// How much of what a worker has not begun is taken back.

@@ -3,22 +3,18 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::pool::dispatch::JobId;
+use crate::pool::hired::{Body, RING, State, Worker};
 use crate::pool::protocol::to_worker;
 use crate::pool::worker::describe_worker;
-use crate::process::{self, Child, Echo, NotStarted, Order, StartMethod, Starting};
+use crate::process::{self, Echo, NotStarted, Order, StartMethod};
+use crate::sys::function::FunctionId;
 use crate::sys::limits;
 use crate::sys::poll::Watch;
-use crate::wire::batch::Batch;
 use crate::wire::value::Packed;
-use crate::wire::{Header, Link, LinkError, Sent};
-use std::collections::{HashSet, VecDeque};
-use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use crate::wire::{Header, Link};
+use std::os::fd::AsFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
-
-/// What a ring between a pool and a worker holds, each way.
-const RING: usize = 2 << 20;
 
 /// All workers of a pool.
 #[derive(Debug)]
@@ -32,8 +28,32 @@ pub(crate) struct Staff {
     starts_failed: usize,
     /// How often in a row a worker was tried for jobs that had none left.
     last_tries: usize,
+    /// What every worker does first.
+    setup: Option<Setup>,
     /// Whether it failed because the server died, and not because the system refused.
     is_server_lost: bool,
+}
+
+/// What a worker does before its first item.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) initializer: Option<(FunctionId, Arc<Packed>)>,
+}
+
+impl Setup {
+    fn send(&self, worker: &mut Worker) {
+        let (function, body) = match &self.initializer {
+            Some((id, arguments)) => (id.to_bits(), Body::Captures(Arc::clone(arguments))),
+            None => (0, Body::Empty),
+        };
+        let header = Header {
+            kind: to_worker::SETUP,
+            words: [self.memory_limit.unwrap_or(0), function, 0, 0],
+            ..Header::default()
+        };
+        worker.queue(header, body);
+    }
 }
 
 /// A worker's place: when one has ended, another takes it.
@@ -43,60 +63,6 @@ pub(crate) struct Slot {
     /// Counts the workers that were here, so that late news of a former one are not taken for the present one's.
     generation: u32,
     has_ended: bool,
-}
-
-/// A worker process and what is on its way to it.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) link: Link,
-    process: State,
-    outgoing: VecDeque<Outgoing>,
-    /// Tickets that were given out, and those whose items have their outcomes.
-    pub(crate) sent: u64,
-    pub(crate) resolved: u64,
-    /// Jobs whose captures it has.
-    pub(crate) known: HashSet<JobId>,
-}
-
-#[derive(Debug)]
-enum State {
-    Starting(Option<Starting>),
-    Running(Child),
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    header: Header,
-    body: Body,
-    sent: Sent,
-    /// Where in the stream of bytes it began, once it has.
-    start: u64,
-}
-
-/// The body of a message to a worker, shared with whoever may have to send it again.
-#[derive(Debug)]
-pub(crate) enum Body {
-    Empty,
-    Captures(Arc<Packed>),
-    Items(Arc<Batch>, Range<usize>),
-}
-
-impl Body {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Body::Empty => &[],
-            Body::Captures(captures) => &captures.bytes,
-            Body::Items(batch, range) => batch.slice(range.clone()),
-        }
-    }
-
-    fn descriptors(&self) -> &[Arc<OwnedFd>] {
-        match self {
-            Body::Empty => &[],
-            Body::Captures(captures) => &captures.descriptors,
-            Body::Items(batch, range) => batch.descriptors(range.clone()),
-        }
-    }
 }
 
 /// How a worker ended.
@@ -111,6 +77,8 @@ pub(crate) struct End {
     is_refused: bool,
     /// Whether it had finished any item.
     was_useful: bool,
+    /// Whether it had done all that comes before its first item.
+    pub(crate) was_ready: bool,
 }
 
 impl End {
@@ -126,93 +94,6 @@ const LAST_TRIES_MAX: usize = 6;
 /// How many starts in a row may fail before that is final for the jobs that wait.
 const STARTS_FAILED_MAX: usize = 3;
 
-impl Worker {
-    pub(crate) fn pid(&self) -> u32 {
-        match &self.process {
-            State::Running(child) => child.pid(),
-            State::Starting(_) => 0,
-        }
-    }
-
-    /// Waits until the process runs.
-    fn settle(&mut self) -> Result<(), NotStarted> {
-        if let State::Starting(starting) = &mut self.process {
-            let Some(starting) = starting.take() else {
-                let why = "it was refused before";
-                return Err(NotStarted::Refused(Error::refused(
-                    "cannot start a worker",
-                    why,
-                )));
-            };
-            self.process = State::Running(starting.wait()?);
-        }
-        Ok(())
-    }
-
-    fn is_settled(&self) -> bool {
-        matches!(self.process, State::Running(_))
-    }
-
-    /// Puts a message behind those that wait for room.
-    pub(crate) fn queue(&mut self, header: Header, body: Body) {
-        self.outgoing.push_back(Outgoing {
-            header,
-            body,
-            sent: Sent::default(),
-            start: 0,
-        });
-    }
-
-    /// How much room in the ring is waited for; 0 if nothing waits.
-    pub(crate) fn room_wanted(&self) -> usize {
-        match self.outgoing.front() {
-            Some(front) => (front.body.bytes().len() + 1).min(RING / 2),
-            None => 0,
-        }
-    }
-
-    /// Whether it was in the middle of taking in the items that are next for it.
-    fn was_receiving(&self) -> bool {
-        let (_, taken) = self.link.positions();
-        self.outgoing.front().is_some_and(|front| {
-            let is_next = front.header.words[1] == self.resolved;
-            front.header.kind == to_worker::CHUNK
-                && is_next
-                && front.sent.bytes > 0
-                && taken > front.start
-        })
-    }
-
-    /// How many of its next items end with those of a message that is being sent.
-    pub(crate) fn items_in_transfer(&self) -> usize {
-        match self.outgoing.front() {
-            Some(front) if front.header.kind == to_worker::CHUNK && front.sent.bytes > 0 => {
-                let end = front.header.words[1] + u64::from(front.header.count);
-                end.saturating_sub(self.resolved) as usize
-            }
-            _ => 0,
-        }
-    }
-
-    fn send_queued(&mut self) -> Result<(), LinkError> {
-        if self.outgoing.is_empty() {
-            return Ok(());
-        }
-        while let Some(front) = self.outgoing.front_mut() {
-            if front.sent.bytes == 0 {
-                (front.start, _) = self.link.positions();
-            }
-            let (bytes, descriptors) = (front.body.bytes(), front.body.descriptors());
-            let link = &mut self.link;
-            if !link.try_send(&front.header, bytes, descriptors, &mut front.sent)? {
-                break;
-            }
-            self.outgoing.pop_front();
-        }
-        self.link.flush()
-    }
-}
-
 impl Slot {
     /// Whether its worker is known to have ended, or is no use any more.
     pub(crate) fn has_ended(&self) -> bool {
@@ -221,7 +102,12 @@ impl Slot {
 }
 
 impl Staff {
-    pub(crate) fn new(workers: usize, name: String, method: StartMethod) -> Result<Staff> {
+    pub(crate) fn new(
+        workers: usize,
+        name: String,
+        method: StartMethod,
+        setup: Option<Setup>,
+    ) -> Result<Staff> {
         let watch = Watch::new().map_err(|error| Error::io("cannot build a pool", error))?;
         Ok(Staff {
             slots: (0..workers).map(|_| Slot::default()).collect(),
@@ -231,6 +117,7 @@ impl Staff {
             refusal: None,
             starts_failed: 0,
             last_tries: 0,
+            setup,
             is_server_lost: false,
         })
     }
@@ -284,14 +171,11 @@ impl Staff {
         slot.has_ended = false;
         let number = number_of(slot.generation, index, News::Doorbell);
         self.watch.add(link.news(), number).map_err(failed)?;
-        slot.worker = Some(Worker {
-            link,
-            process: State::Starting(Some(starting)),
-            outgoing: VecDeque::new(),
-            sent: 0,
-            resolved: 0,
-            known: HashSet::new(),
-        });
+        let mut worker = Worker::new(link, starting, self.setup.is_none());
+        if let Some(setup) = &self.setup {
+            setup.send(&mut worker);
+        }
+        slot.worker = Some(worker);
         Ok(())
     }
 
@@ -410,13 +294,8 @@ impl Staff {
         if let State::Running(child) = &worker.process {
             self.watch.remove(child.process().as_fd());
         }
-        // A mark is the ticket + 1; what makes no sense is no mark.
-        let mark = worker.link.peer_note();
-        let begun = mark
-            .checked_sub(1)
-            .and_then(|ticket| ticket.checked_sub(worker.resolved))
-            .and_then(|begun| usize::try_from(begun).ok())
-            .filter(|&begun| begun < held)
+        let begun = worker
+            .begun(held)
             .or_else(|| (held > 0 && worker.was_receiving()).then_some(0));
         let was_useful = worker.resolved > 0;
         if was_useful {
@@ -424,9 +303,9 @@ impl Staff {
             self.has_got_on();
         }
         let pid = worker.pid();
-        let status = match worker.process {
+        let status = match &mut worker.process {
             State::Starting(_) => None,
-            State::Running(mut child) => {
+            State::Running(child) => {
                 let _ended = child.process().kill();
                 let _lost = child.wait(Deadline::NEVER);
                 child.exit_status()
@@ -438,7 +317,24 @@ impl Staff {
             begun,
             is_refused: pid == 0 && self.fail_start(),
             was_useful,
+            was_ready: worker.is_ready,
         })
+    }
+
+    /// Kills a worker that runs, and waits until it is gone: what it has shown till then can be received.
+    pub(crate) fn kill(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(worker) = &mut slot.worker else {
+            return;
+        };
+        slot.has_ended = true;
+        if worker.settle().is_err() {
+            return;
+        }
+        if let State::Running(child) = &mut worker.process {
+            let _ended = child.process().kill();
+            let _lost = child.wait(Deadline::NEVER);
+        }
     }
 
     /// Has every worker that knows the captures of `job` drop them.
@@ -481,20 +377,27 @@ impl Staff {
             .collect()
     }
 
-    /// Kills all workers and waits until they are gone.
-    pub(crate) fn dismiss_all(&mut self) {
+    /// Has all workers end, lets them do so by themselves until `grace` passes, and waits until they are gone.
+    pub(crate) fn dismiss_all(&mut self, grace: Deadline) {
         let mut children = Vec::new();
         for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.take()) {
             let Worker { link, process, .. } = worker;
+            self.watch.remove(link.news());
+            // It ends when its link does.
             drop(link);
-            if let State::Running(child) = process {
-                let _ended = child.process().kill();
+            let child = match process {
+                State::Running(child) => Some(child),
+                State::Starting(starting) => starting.and_then(|starting| starting.wait().ok()),
+            };
+            if let Some(child) = child {
+                self.watch.remove(child.process().as_fd());
                 children.push(child);
-            } else if let State::Starting(Some(starting)) = process {
-                if let Ok(child) = starting.wait() {
-                    let _ended = child.process().kill();
-                    children.push(child);
-                }
+            }
+        }
+        for child in &mut children {
+            let has_ended = child.wait(grace);
+            if !matches!(has_ended, Ok(true)) {
+                let _ended = child.process().kill();
             }
         }
         for mut child in children {

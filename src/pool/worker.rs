@@ -1,15 +1,18 @@
 //! What a worker process does: takes chunks of items from its link, runs them, sends outcomes, until the link closes.
 
+use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::protocol::{Permission, from_worker, to_worker};
 use crate::sys::function::{self, Body, FunctionId, describe};
 use crate::sys::identity::exit_now;
-use crate::task::{Call, Captures, Chunk, Ended, Returned};
+use crate::sys::{clock, limits};
+use crate::task::{Arguments, Call, Captures, Chunk, Ended, Returned, drop_worker_state};
 use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Items that take longer than this run alone: each outcome is sent before the next item is begun.
@@ -38,6 +41,7 @@ impl Body for Serve {
                     pace: Pace::default(),
                 }
                 .serve();
+                drop_worker_state();
             }
         }
         exit_now(0)
@@ -101,10 +105,36 @@ impl Worker {
                         captures.discard();
                     }
                 }
-                to_worker::CHUNK => self.work(message)?,
+                to_worker::CHUNK | to_worker::TIMED => self.work(message)?,
+                to_worker::SETUP => self.set_up(message)?,
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Does what comes before the first item, and tells how that went.
+    fn set_up(&mut self, message: Message) -> Result<(), LinkError> {
+        let [memory, initializer, ..] = message.header.words;
+        let done = limit_memory(memory).and_then(|()| {
+            if initializer == 0 {
+                return Ok(());
+            }
+            let mut arguments = Arguments {
+                bytes: message.body,
+                descriptors: message.descriptors,
+            };
+            let id = FunctionId::from_bits(initializer);
+            match function::resolve::<Arguments, Result<(), TaskError>>(id) {
+                Some(entry) => entry(&mut arguments),
+                None => exit_now(1),
+            }
+        });
+        let _closed = io::stdout().flush();
+        match done {
+            Ok(()) => self.tell(from_worker::READY, 0, [0; 4], &[], &[])?,
+            Err(error) => self.tell(from_worker::UNFIT, 0, [0; 4], &encode(&error), &[])?,
+        }
+        self.link.flush()
     }
 
     fn work(&mut self, message: Message) -> Result<(), LinkError> {
@@ -122,6 +152,7 @@ impl Worker {
         }
         let captures = self.captures.remove(&job).unwrap_or_default();
         let count = message.header.count as usize;
+        let is_timed = message.header.kind == to_worker::TIMED;
         let progress = self.link.note();
         let mut chunk = Chunk::new(
             lane,
@@ -135,7 +166,8 @@ impl Worker {
         let mut claimed = 0;
         while chunk.left() > 0 {
             if claimed == 0 {
-                let wanted = self.pace.quota().min(chunk.left());
+                let quota = if is_timed { 1 } else { self.pace.quota() };
+                let wanted = quota.min(chunk.left());
                 claimed = Permission(self.link.shared_word()).claim(chunk.ticket(), wanted);
             }
             if claimed == 0 {
@@ -151,6 +183,13 @@ impl Worker {
             }
             let first = chunk.ticket();
             chunk.allow(claimed);
+            if is_timed {
+                // Before the mark of the item, which is stored with release ordering when it is begun.
+                let moment = self.link.note();
+                moment
+                    .moment()
+                    .store(clock::monotonic_nanos(), Ordering::Relaxed);
+            }
             let start = Instant::now();
             let ended = entry(&mut chunk);
             let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -191,11 +230,7 @@ impl Worker {
         }
         let failed = matches!(ended, Ended::Failed(_));
         if let Ended::Failed(error) = ended {
-            let mut body = Vec::new();
-            // A `TaskError` is strings and numbers: it can always be encoded.
-            if codec::encode(&error, &mut body).is_err() {
-                body.clear();
-            }
+            let body = encode(&error);
             self.tell(from_worker::FAILED, 1, [ticket, 0, nanos, 0], &body, &[])?;
         }
         // The parent may have said that it need not be woken for each. It says so before it looks once more and sleeps, so
@@ -227,4 +262,23 @@ impl Worker {
             descriptors,
         )
     }
+}
+
+/// A `TaskError` is strings and numbers: it can always be encoded.
+fn encode(error: &TaskError) -> Vec<u8> {
+    let mut body = Vec::new();
+    if codec::encode(error, &mut body).is_err() {
+        body.clear();
+    }
+    body
+}
+
+fn limit_memory(bytes: u64) -> Result<(), TaskError> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    limits::limit_memory(bytes).map_err(|error| {
+        let why = format!("its memory cannot be limited to {bytes} bytes: {error}");
+        TaskError::new(TaskErrorKind::System, why)
+    })
 }

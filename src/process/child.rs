@@ -7,6 +7,7 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError};
 use crate::process::request::News;
+use crate::sys::limits;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::Patience;
@@ -76,7 +77,13 @@ impl Starting {
         loop {
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(NotStarted::Refused(Error::io(operation(), error))),
+                // The process itself can write there already; what is no news of the server's is passed over.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) => {
+                    let limit = limits::behind(&error);
+                    let error = Error::limit(operation(), error, limit);
+                    return Err(NotStarted::Refused(error));
+                }
                 Ok(None) => {
                     return Err(NotStarted::ServerDied(Error::refused(
                         operation(),
@@ -105,6 +112,12 @@ impl Starting {
                         let error = io::Error::from_raw_os_error(errno);
                         let operation = format!("{}: {what}", operation());
                         return Err(NotStarted::Refused(Error::limit(operation, error, limit)));
+                    }
+                    (News::Exited { .. }, _) => {
+                        return Err(NotStarted::Refused(Error::refused(
+                            operation(),
+                            "it wrote into the socket of the fork server's news, and was killed",
+                        )));
                     }
                     _ => {
                         return Err(NotStarted::Refused(Error::refused(

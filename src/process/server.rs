@@ -173,13 +173,13 @@ impl Server {
         match held {
             Ok((pid, process)) => {
                 let news = News::Started { pid };
-                let _gone = record::send(
-                    status.as_fd(),
-                    &news,
-                    &[],
-                    &[process.as_fd()],
-                    Patience::Now,
-                );
+                let with = [process.as_fd()];
+                let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
+                if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    // It has filled the socket itself. Nobody would learn of it, so it must not run on; that it has
+                    // ended is told when there is room again.
+                    let _ended = process.kill();
+                }
                 self.children.insert(pid, Tracked { status, is_daemon });
             }
             Err((what, error)) => {

@@ -109,6 +109,11 @@ impl Duplex {
         Note::of_peer(&self.peer)
     }
 
+    /// The other's second word.
+    pub(crate) fn peer_moment(&self) -> u64 {
+        Note::moment_of_peer(&self.peer)
+    }
+
     /// As [`Outgoing::put`].
     #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {

@@ -11,7 +11,7 @@
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
 //! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
 //! | `PROCESSOR` | it rings: where it runs, counted from 1 | to know whether to spin makes sense |
-//! | `NOTE` | as the layer above likes | likewise |
+//! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
 //!
 //! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
 //! other stores that word, fences, and looks at `ASLEEP`. Of two processes that both store, then fence, then load, at least
@@ -42,6 +42,7 @@ const ROOM_WANTED: usize = 392;
 const LEFT: usize = 400;
 const PROCESSOR: usize = 408;
 const NOTE: usize = 512;
+const MOMENT: usize = 520;
 const RING: usize = PAGE;
 
 const FOR_DATA: u64 = 1;
@@ -71,6 +72,17 @@ impl Note {
     #[inline]
     pub(crate) fn word(&self) -> &AtomicU64 {
         self.side.word(NOTE)
+    }
+
+    /// A second word, beside the first: what is stored here before the first is seen with it.
+    #[inline]
+    pub(crate) fn moment(&self) -> &AtomicU64 {
+        self.side.word(MOMENT)
+    }
+
+    /// The other's second word.
+    pub(crate) fn moment_of_peer(peer: &ReadOnlyMapping) -> u64 {
+        peer.load(MOMENT, Ordering::Acquire)
     }
 
     /// The other's word.

@@ -30,6 +30,19 @@ pub(crate) fn processor() -> u64 {
     u64::try_from(i64::from(processor) + 1).unwrap_or(0)
 }
 
+/// The process that has a thread of this number: its pid, and the name that the kernel has for it, of 15 bytes at most.
+pub(crate) fn process_of_thread(tid: u32) -> Option<(u32, String)> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let pid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))?
+        .trim()
+        .parse()
+        .ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((pid, name.trim_end().to_owned()))
+}
+
 /// Has the kernel kill this process when the thread that forked it ends; an error if that has happened already.
 pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

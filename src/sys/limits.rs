@@ -31,6 +31,14 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     }
 }
 
+/// Limits how many bytes of memory of its own this process may have (`RLIMIT_DATA`); what it shares or only reads does
+/// not count. The limit is never raised again.
+pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_DATA)?;
+    let bytes = bytes.min(hard);
+    Ok(setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?)
+}
+
 /// Lets this process open as many descriptors as it may ever; returns what it could before.
 pub(crate) fn raise_descriptors() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

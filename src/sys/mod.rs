@@ -8,9 +8,16 @@
 )]
 
 pub(crate) mod errno;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
+pub(crate) mod file;
 pub(crate) mod limits;
+pub(crate) mod futex;
+pub(crate) mod held;
 pub(crate) mod memory;
+pub(crate) mod robust;
+pub(crate) mod frozen;
+pub(crate) mod named;
 pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
@@ -20,4 +27,5 @@ pub(crate) mod image;
 pub(crate) mod function;
 pub(crate) mod exec;
 pub(crate) mod fork;
+pub(crate) mod forks;
 pub(crate) mod hook;

@@ -39,6 +39,14 @@ pub(crate) fn unblock_all() -> io::Result<()> {
     )?)
 }
 
+/// Runs `start` with every signal blocked for this thread: a thread that is started there handles none.
+pub(crate) fn with_all_blocked<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    Ok(started)
+}
+
 /// The descriptor that the handler of `SIGCHLD` makes readable; -1 where there is none.
 static CHILD_NEWS: AtomicI32 = AtomicI32::new(-1);
 

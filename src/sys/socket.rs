@@ -78,8 +78,8 @@ pub(crate) fn send(
 ///
 /// # Errors
 ///
-/// `InvalidData` where the record or its descriptors came in part, as they do where this process may open no more. Those
-/// that did come are closed.
+/// `EMFILE` where this process may open no more descriptors, so that not all of the record's came; those that did are
+/// closed. `InvalidData` where the record is longer than any of ours.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     patience: Patience,
@@ -88,7 +88,10 @@ pub(crate) fn receive(
     let Some(part) = receive_into(socket, &mut record, patience)? else {
         return Ok(None);
     };
-    if part.is_cut || part.lost_descriptors {
+    if part.lost_descriptors {
+        return Err(nix::errno::Errno::EMFILE.into());
+    }
+    if part.is_cut {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a record came in part",

@@ -192,9 +192,38 @@ impl Received {
         }
     }
 
+    /// No results.
+    pub(crate) fn nothing() -> Received {
+        Received::new(Lane::Framed, 0, Vec::new(), Vec::new(), 0)
+    }
+
     /// How many results are left to be read.
     pub(crate) fn left(&self) -> usize {
         self.left
+    }
+
+    /// Cuts off the next result, still encoded.
+    pub(crate) fn split_front(&mut self) -> Received {
+        let rest = self.body.get(self.at..).unwrap_or_default();
+        let (body, descriptors) = match self.lane {
+            Lane::Whole => (std::mem::take(&mut self.body), 0),
+            Lane::Numbers(size) => {
+                let number = rest.get(..size as usize).unwrap_or_default();
+                self.at += number.len();
+                (number.to_vec(), 0)
+            }
+            Lane::Framed => {
+                let mut behind = rest;
+                let count = split_frame(&mut behind).map_or(0, |(_, count)| count);
+                // One that is torn stays so, and so do all behind it.
+                let frame = &rest[..rest.len() - behind.len()];
+                self.at += frame.len();
+                (frame.to_vec(), count)
+            }
+        };
+        self.left = self.left.saturating_sub(1);
+        let descriptors: Vec<OwnedFd> = self.descriptors.by_ref().take(descriptors).collect();
+        Received::new(self.lane, 1, body, descriptors, self.worker)
     }
 
     /// Reads all that are left, if they are numbers and as many as was said.

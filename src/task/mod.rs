@@ -4,14 +4,17 @@ mod portable;
 mod guard;
 mod items;
 mod run;
+mod initial;
 mod call;
 mod closure;
 
 pub use closure::Closure;
+pub use initial::worker_state;
 pub use portable::{Portable, Stateless};
 
 pub(crate) use call::{Arrived, Call, Returned, describe_call};
-pub(crate) use guard::{Echo, record_panics};
+pub(crate) use guard::{Echo, guard, record_panics};
+pub(crate) use initial::{Arguments, describe_initializer, drop_worker_state};
 pub(crate) use items::{Items, Produced, Received, pack_captures};
 pub(crate) use portable::require_no_captures;
 pub(crate) use run::{Captures, Chunk, Ended, describe_item, describe_item_with_captures};

@@ -149,6 +149,46 @@ impl Batch {
         }
     }
 
+    /// Whether `other` can stand behind these values in one batch.
+    pub(crate) fn can_join(&self, other: &Batch) -> bool {
+        self.lane == other.lane && self.lane != Lane::Whole
+    }
+
+    /// One batch of all values of `batches`, of which each [can join](Batch::can_join) the first.
+    pub(crate) fn join(batches: Vec<Batch>) -> Option<Batch> {
+        let mut batches = batches.into_iter();
+        let mut joined = batches.next()?;
+        for batch in batches {
+            if let Body::Raw(raw) = &joined.body {
+                joined.body = Body::Bytes(raw.bytes().to_vec());
+            }
+            let Body::Bytes(bytes) = &mut joined.body else {
+                return None;
+            };
+            let start = bytes.len();
+            bytes.extend_from_slice(batch.slice(0..batch.count));
+            joined.ends.extend(batch.ends.iter().map(|end| start + end));
+            if !batch.descriptors.is_empty() || !joined.descriptor_ends.is_empty() {
+                let before = joined.descriptors.len();
+                joined.descriptor_ends.resize(joined.count, before);
+                joined.descriptor_ends.extend(
+                    (1..=batch.count).map(|count| before + batch.descriptors(0..count).len()),
+                );
+                joined.descriptors.extend(batch.descriptors);
+            }
+            joined.count += batch.count;
+        }
+        Some(joined)
+    }
+
+    /// How many bytes the values have.
+    pub(crate) fn size(&self) -> usize {
+        match &self.body {
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Raw(raw) => raw.bytes().len(),
+        }
+    }
+
     pub(crate) fn lane(&self) -> Lane {
         self.lane
     }
@@ -266,6 +306,38 @@ mod tests {
             count
         });
         assert_eq!(counts, [2, 0, 1]);
+    }
+
+    #[test]
+    fn joined_batches_are_as_one_that_was_made_at_once() {
+        let one = || Descriptor::from(crate::sys::descriptor::null_device().unwrap());
+        let single = |value: &[u8], descriptors: &[Descriptor]| {
+            let mut frames = Frames::default();
+            push(&mut frames, value, descriptors);
+            Batch::framed(frames)
+        };
+        let batches = vec![
+            single(b"a", &[]),
+            single(b"bc", &[one(), one()]),
+            single(b"", &[]),
+            single(b"d", &[one()]),
+        ];
+        assert!(batches[0].can_join(&batches[1]));
+        let joined = Batch::join(batches).unwrap();
+        assert_eq!((joined.count(), joined.lane()), (4, Lane::Framed));
+        let counts = [0..1, 1..2, 2..3, 3..4, 0..4].map(|range| joined.descriptors(range).len());
+        assert_eq!(counts, [0, 2, 0, 1, 3]);
+        let mut part = joined.slice(1..4);
+        assert_eq!(split_frame(&mut part), Some((b"bc".as_slice(), 2)));
+        assert_eq!(split_frame(&mut part), Some((b"".as_slice(), 0)));
+        assert_eq!(split_frame(&mut part), Some((b"d".as_slice(), 1)));
+
+        let number = |number: u16| Batch::numbers(2, 1, Box::new(vec![number]));
+        let joined = Batch::join(vec![number(1), number(2), number(3)]).unwrap();
+        assert_eq!((joined.count(), joined.size()), (3, 6));
+        assert_eq!(joined.slice(1..2), 2_u16.to_ne_bytes());
+        let whole = Batch::whole(Box::new(vec![1_u8]));
+        assert!(!whole.can_join(&number(1)) && !number(1).can_join(&whole));
     }
 
     #[test]

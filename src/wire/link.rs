@@ -136,6 +136,11 @@ impl Link {
         self.ring.peer_note()
     }
 
+    /// The other side's second word.
+    pub(crate) fn peer_moment(&self) -> u64 {
+        self.ring.peer_moment()
+    }
+
     /// How many bytes were put in all, and how many of these the other side says that it has taken.
     pub(crate) fn positions(&self) -> (u64, u64) {
         self.ring.positions()

@@ -3,6 +3,7 @@
 mod bounded;
 pub(crate) mod codec;
 pub(crate) mod handles;
+mod slot;
 pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;

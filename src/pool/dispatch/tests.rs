@@ -1,0 +1,321 @@
+//! The dispatcher under random schedules: every item has exactly one outcome, and nobody idles while items wait.
+
+use super::*;
+use proptest::prelude::*;
+
+/// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
+#[derive(Default)]
+struct Model {
+    is_up: bool,
+    /// Items in the order sent, and how many of them are begun, permitted, and told.
+    items: Vec<(JobId, usize)>,
+    begun: usize,
+    permitted: usize,
+    told: usize,
+}
+
+struct World {
+    dispatcher: Dispatcher,
+    models: Vec<Model>,
+    /// Items of each open job that are still to be submitted, and outcomes by item.
+    pending: HashMap<JobId, (usize, usize)>,
+    outcomes: HashMap<(JobId, usize), u32>,
+    closed: Vec<JobId>,
+    batches: u64,
+}
+
+impl World {
+    fn new(workers: usize) -> World {
+        let mut world = World {
+            dispatcher: Dispatcher::new(workers),
+            models: (0..workers).map(|_| Model::default()).collect(),
+            pending: HashMap::new(),
+            outcomes: HashMap::new(),
+            closed: Vec::new(),
+            batches: 0,
+        };
+        for worker in 0..workers {
+            world.start(worker);
+        }
+        world
+    }
+
+    fn start(&mut self, worker: usize) {
+        self.models[worker] = Model {
+            is_up: true,
+            ..Model::default()
+        };
+        self.dispatcher.up(worker);
+    }
+
+    fn open(&mut self, items: usize, piece_items: Option<usize>) {
+        let job = self.dispatcher.open(Terms {
+            function: 1,
+            piece_items,
+            is_collected: true,
+            ..Terms::default()
+        });
+        self.pending.insert(job, (0, items));
+    }
+
+    fn feed(&mut self) {
+        loop {
+            let mut actions = Vec::new();
+            self.dispatcher.feed(&mut actions);
+            if !self.carry_out(actions) {
+                break;
+            }
+        }
+        self.check_nobody_idles();
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) -> bool {
+        let mut has_taken_back = false;
+        for action in actions {
+            match action {
+                Action::Send { worker, piece } => {
+                    let model = &mut self.models[worker];
+                    assert!(model.is_up, "sent to a worker that is gone");
+                    let items = piece.item..piece.item + piece.count;
+                    model.items.extend(items.map(|item| (piece.job, item)));
+                    assert_eq!(
+                        model.permitted,
+                        model.items.len() - piece.count,
+                        "sent past a gap"
+                    );
+                    model.permitted += piece.count;
+                }
+                Action::Retire { worker } => {
+                    self.die(worker);
+                    self.start(worker);
+                    has_taken_back = true;
+                }
+                Action::Revoke { worker, all } => {
+                    let model = &mut self.models[worker];
+                    let free = model.permitted - model.begun;
+                    let taken = if all { free } else { free.div_ceil(2) };
+                    if taken > 0 {
+                        model.permitted -= taken;
+                        self.dispatcher.revoked(worker, taken);
+                        has_taken_back = true;
+                    }
+                }
+            }
+        }
+        has_taken_back
+    }
+
+    fn check_nobody_idles(&self) {
+        let idle = |(index, model): (usize, &Model)| model.is_up && !self.dispatcher.is_busy(index);
+        if self.models.iter().enumerate().any(idle) {
+            let ready = self
+                .dispatcher
+                .jobs
+                .values()
+                .any(|job| !job.ready.is_empty());
+            assert!(!ready, "a worker idles while items wait");
+        }
+    }
+
+    fn submit(&mut self) {
+        let jobs: Vec<JobId> = self.pending.keys().copied().collect();
+        for job in jobs {
+            let Some(&(next, end)) = self.pending.get(&job) else {
+                continue;
+            };
+            let Some(wanted) = self.dispatcher.demand(job) else {
+                continue;
+            };
+            if next == end {
+                self.dispatcher.complete(job, true);
+                self.pending.remove(&job);
+                continue;
+            }
+            let count = wanted.clamp(1, end - next).min(50);
+            self.dispatcher.submit(job, self.batches, next, count);
+            self.batches += 1;
+            self.pending.insert(job, (next + count, end));
+        }
+    }
+
+    fn done(&mut self, job: JobId, item: usize) {
+        let outcomes = self.outcomes.entry((job, item)).or_default();
+        *outcomes += 1;
+        assert_eq!(*outcomes, 1, "item {item} of job {job} has two outcomes");
+    }
+
+    fn begin(&mut self, worker: usize) {
+        let model = &mut self.models[worker];
+        if model.is_up && model.begun < model.permitted && model.begun == model.told {
+            model.begun += 1;
+        }
+    }
+
+    fn tell(&mut self, worker: usize, nanos: u64) {
+        let model = &mut self.models[worker];
+        if !model.is_up {
+            return;
+        }
+        if model.told < model.begun {
+            let (job, item) = model.items[model.told];
+            model.told += 1;
+            let piece = self.dispatcher.finished(worker, 1, nanos).unwrap();
+            assert_eq!((piece.job, piece.item, piece.count), (job, item, 1));
+            if !self.closed.contains(&job) {
+                self.done(job, item);
+            }
+        } else if model.told == model.permitted && model.permitted < model.items.len() {
+            let skipped = model.items.len() - model.permitted;
+            model.items.truncate(model.permitted);
+            assert!(self.dispatcher.skipped(worker, skipped));
+            assert!(self.dispatcher.is_drained(worker));
+        }
+    }
+
+    fn die(&mut self, worker: usize) {
+        let model = std::mem::take(&mut self.models[worker]);
+        if !model.is_up {
+            return;
+        }
+        let begun = (model.begun > model.told).then_some(0);
+        let fate = begun.map_or(Fate::Between, Fate::At);
+        if let Some(piece) = self.dispatcher.died(worker, fate) {
+            if begun.is_some() {
+                assert_eq!((piece.job, piece.item), model.items[model.told]);
+            }
+            assert_eq!(piece.count, 1);
+            if !self.closed.contains(&piece.job) {
+                self.done(piece.job, piece.item);
+            }
+        } else {
+            assert!(begun.is_none(), "a death at an item was charged to nobody");
+        }
+    }
+
+    fn close(&mut self, job: JobId) {
+        self.closed.push(job);
+        self.pending.remove(&job);
+        let mut actions = Vec::new();
+        self.dispatcher.close(job, &mut actions);
+        self.carry_out(actions);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Begin(usize),
+    Tell(usize, u64),
+    Die(usize),
+    Start(usize),
+    Submit,
+    Open(usize, Option<usize>),
+    Close(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        30 => (0..4usize).prop_map(Step::Begin),
+        30 => (0..4usize, prop_oneof![Just(1u64), Just(1_000), Just(10_000_000)])
+            .prop_map(|(worker, nanos)| Step::Tell(worker, nanos)),
+        3 => (0..4usize).prop_map(Step::Die),
+        3 => (0..4usize).prop_map(Step::Start),
+        10 => Just(Step::Submit),
+        2 => (0..300usize, prop::option::of(1..10usize))
+            .prop_map(|(items, piece)| Step::Open(items, piece)),
+        1 => (1..6u64).prop_map(Step::Close),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_item_has_exactly_one_outcome(
+        workers in 1..4usize,
+        steps in prop::collection::vec(step(), 0..400),
+    ) {
+        let mut world = World::new(workers);
+        world.open(100, None);
+        let mut totals = HashMap::from([(1, 100)]);
+        for step in steps {
+            match step {
+                Step::Begin(worker) => world.begin(worker % workers),
+                Step::Tell(worker, nanos) => world.tell(worker % workers, nanos),
+                Step::Die(worker) => world.die(worker % workers),
+                Step::Start(worker) if !world.models[worker % workers].is_up => {
+                    world.start(worker % workers);
+                }
+                Step::Start(_) => {}
+                Step::Submit => world.submit(),
+                Step::Open(items, piece) => {
+                    world.open(items, piece);
+                    totals.insert(world.dispatcher.next_job - 1, items);
+                }
+                Step::Close(job) => world.close(job),
+            }
+            world.feed();
+        }
+        // From here on nothing goes wrong any more, and everything ends.
+        for worker in 0..workers {
+            if !world.models[worker].is_up {
+                world.start(worker);
+            }
+        }
+        for _ in 0..100_000 {
+            world.submit();
+            world.feed();
+            for worker in 0..workers {
+                world.begin(worker);
+                world.tell(worker, 1_000);
+            }
+            let is_idle = (0..workers).all(|worker| !world.dispatcher.is_busy(worker));
+            if world.pending.is_empty() && is_idle {
+                break;
+            }
+        }
+        for (job, items) in totals {
+            for item in 0..items {
+                let outcomes = world.outcomes.get(&(job, item)).copied().unwrap_or(0);
+                let expected = u32::from(!world.closed.contains(&job));
+                prop_assert!(
+                    outcomes == expected || (expected == 0 && outcomes == 1),
+                    "item {} of job {} has {} outcomes", item, job, outcomes
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slow_item_does_not_hold_up_those_behind_it() {
+    let mut world = World::new(2);
+    world.open(40, Some(20));
+    world.submit();
+    world.feed();
+    world.submit();
+    world.feed();
+    // One worker is stuck in its first item; the other ends up with all the rest.
+    world.begin(0);
+    for _ in 0..2_000 {
+        world.begin(1);
+        world.tell(1, 1_000_000);
+        world.submit();
+        world.feed();
+    }
+    assert_eq!(world.outcomes.len(), 39);
+}
+
+#[test]
+fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
+    let mut world = World::new(1);
+    world.open(2, Some(1));
+    let mut deaths = 0;
+    while world.outcomes.len() < 2 {
+        world.submit();
+        world.feed();
+        world.die(0);
+        world.start(0);
+        deaths += 1;
+        assert!(deaths < 100);
+    }
+}

@@ -1,0 +1,381 @@
+//! What comes from the workers: outcomes, and deaths. Who is charged, who is tried again, who takes the place.
+
+use crate::error::{TaskError, TaskErrorKind};
+use crate::pool::call::{Event, Raw};
+use crate::pool::dispatch::{Fate, JobId, Overdue, Piece};
+use crate::pool::floor::{Fitness, Floor, Job, Sink};
+use crate::pool::protocol::{Permission, from_worker};
+use crate::pool::staff::Slot;
+use crate::sys::clock;
+use crate::task::Received;
+use crate::wire::batch::Lane;
+use crate::wire::{Message, codec};
+
+/// How many messages of one worker are taken in before the next worker's turn.
+const MESSAGES_AT_ONCE: usize = 256;
+
+/// How many workers in a row may die before their initializer has returned.
+const INITIAL_DEATHS_MAX: u32 = 3;
+
+/// Why we kill a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// Its first item has taken too long.
+    TimedOut,
+    /// An item that it has is not wanted any more, or it is stuck: nobody is charged.
+    Cancelled,
+}
+
+impl Floor {
+    /// Takes in what is there, buries who has ended, feeds; returns whether there was anything.
+    pub(crate) fn pump(&mut self) -> bool {
+        if self.dispatcher.has_limits() {
+            self.dispatcher.tick(clock::monotonic_nanos());
+        }
+        let mut has_news = false;
+        for index in 0..self.staff.slots().len() {
+            has_news |= self.receive(index);
+            if self.staff.slots()[index].has_ended() {
+                self.receive_all(index);
+                self.bury(index, None);
+                has_news = true;
+            }
+        }
+        if self.dispatcher.has_limits() {
+            has_news |= self.kill_overdue();
+        }
+        self.feed();
+        has_news || self.staff.slots().iter().any(Slot::has_ended)
+    }
+
+    /// Takes in all that an ended worker has shown.
+    pub(crate) fn receive_all(&mut self, index: usize) {
+        while self.receive(index) {}
+    }
+
+    fn receive(&mut self, index: usize) -> bool {
+        let mut has_news = false;
+        // Whoever keeps up with this is left for the next round, so that the others have their turn.
+        let mut messages = 0..MESSAGES_AT_ONCE;
+        while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
+            match worker.link.try_receive() {
+                Ok(None) => break,
+                Ok(Some(message)) => {
+                    has_news = true;
+                    self.staff.settle();
+                    if self.take_in(index, message).is_none() {
+                        self.staff.dismiss(index);
+                        return false;
+                    }
+                }
+                Err(_) => {
+                    self.staff.dismiss(index);
+                    return false;
+                }
+            }
+        }
+        has_news
+    }
+
+    /// Takes in one message; `None` if no sound worker would send it now, or it is no use any more.
+    fn take_in(&mut self, index: usize, message: Message) -> Option<()> {
+        let Message {
+            header,
+            body,
+            descriptors,
+        } = message;
+        let [ticket, lane, nanos, _] = header.words;
+        let count = header.count as usize;
+        let worker = self.staff.worker(index)?;
+        if ticket != worker.resolved {
+            return None;
+        }
+        let pid = worker.pid();
+        worker.resolved += count as u64;
+        match header.kind {
+            from_worker::RESULTS => {
+                let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
+                let piece = self.dispatcher.finished(index, count, nanos)?;
+                let received = Received::new(lane, count, body, descriptors, pid);
+                self.tell(piece, Ok(received));
+            }
+            from_worker::FAILED => {
+                let error: TaskError = codec::decode(&body).ok()?;
+                let piece = self.dispatcher.finished(index, 1, nanos)?;
+                let error = error.in_process(pid);
+                let is_retried = error.is_panic() && self.retries_panics(piece.job);
+                self.charge(piece, error, is_retried);
+            }
+            from_worker::SKIPPED => {
+                if count == 0 || !self.dispatcher.skipped(index, count) {
+                    return None;
+                }
+                if self.dispatcher.is_drained(index) {
+                    let worker = self.staff.worker(index)?;
+                    if worker.resolved != worker.sent {
+                        return None;
+                    }
+                    Permission(worker.link.shared_word()).restart(worker.sent);
+                }
+            }
+            from_worker::READY if count == 0 => {
+                worker.is_ready = true;
+                self.initial_deaths = 0;
+            }
+            from_worker::UNFIT if count == 0 => {
+                let error: TaskError = codec::decode(&body).ok()?;
+                self.is_unfit(error.in_process(pid));
+                return None;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn retries_panics(&self, job: JobId) -> bool {
+        let settings = self.jobs.get(&job).map(|job| &job.plan.settings);
+        settings.is_some_and(|settings| settings.retries_panics)
+    }
+
+    /// An item has failed: it is tried again, if it may be, or its failure is told.
+    fn charge(&mut self, piece: Piece, error: TaskError, may_retry: bool) {
+        if may_retry && self.is_wanted(&piece) && self.dispatcher.retry(piece) {
+            return;
+        }
+        let error = error
+            .at_item(Some(piece.item))
+            .after_attempts(piece.attempts + 1);
+        self.tell(piece, Err(error));
+    }
+
+    /// Whether anybody waits for the outcome of an item.
+    fn is_wanted(&self, piece: &Piece) -> bool {
+        match self.jobs.get(&piece.job).map(|job| &job.sink) {
+            None => false,
+            Some(Sink::Caller(_) | Sink::Gathered { .. }) => true,
+            Some(Sink::Calls(stream)) => stream.has(piece.item),
+        }
+    }
+
+    /// Tells a job, if it is still open, what became of the items of `piece`.
+    fn tell(&mut self, piece: Piece, outcome: Result<Received, TaskError>) {
+        let Some(job) = self.jobs.get_mut(&piece.job) else {
+            return;
+        };
+        job.settle_items(&piece);
+        let item = piece.item;
+        let event = match outcome {
+            Ok(received) => Event::Results { item, received },
+            Err(error) => Event::Failed { item, error },
+        };
+        match &mut job.sink {
+            Sink::Caller(events) => events.push(event),
+            Sink::Gathered { call, events, left } => {
+                *left = left.saturating_sub(piece.count);
+                let raw = match event {
+                    Event::Failed { error, .. } => Raw::Failed(error),
+                    event => {
+                        events.push(event);
+                        if *left > 0 {
+                            return;
+                        }
+                        Raw::All(std::mem::take(events))
+                    }
+                };
+                self.finished.push((call.clone(), raw));
+                self.close(piece.job);
+            }
+            Sink::Calls(stream) => {
+                match event {
+                    Event::Results { mut received, .. } => {
+                        for item in item..item + piece.count {
+                            let received = if received.left() > 1 {
+                                received.split_front()
+                            } else {
+                                // The last one needs no copy.
+                                std::mem::replace(&mut received, Received::nothing())
+                            };
+                            if let Some(call) = stream.take(item) {
+                                self.finished.push((call, Raw::One { item, received }));
+                            }
+                        }
+                    }
+                    Event::Failed { error, .. } | Event::Broken(error) => {
+                        if let Some(call) = stream.take(item) {
+                            let error = error.at_item(None);
+                            self.finished.push((call, Raw::Failed(error)));
+                        }
+                    }
+                }
+                if stream.entries.is_empty() {
+                    self.close(piece.job);
+                }
+            }
+        }
+    }
+
+    /// Kills workers whose items have taken too long; returns whether there were any.
+    fn kill_overdue(&mut self) -> bool {
+        let mut has_killed = false;
+        loop {
+            let Floor {
+                dispatcher, staff, ..
+            } = self;
+            let overdue = dispatcher.overdue(|index| staff.worker(index)?.began_first());
+            let Some((index, overdue)) = overdue else {
+                return has_killed;
+            };
+            has_killed = true;
+            self.kill(
+                index,
+                match overdue {
+                    Overdue::Item => Doom::TimedOut,
+                    Overdue::Stuck => Doom::Cancelled,
+                },
+            );
+        }
+    }
+
+    /// Kills a worker. What it has not begun is taken back first, so that it begins nothing else meanwhile; what it has
+    /// shown before its end counts.
+    pub(crate) fn kill(&mut self, index: usize, doom: Doom) {
+        self.revoke(index, true);
+        let ticket = self.staff.worker(index).map(|worker| worker.resolved);
+        self.staff.kill(index);
+        self.receive_all(index);
+        let now = self.staff.worker(index).map(|worker| worker.resolved);
+        // It may have finished the item just in time.
+        let doom = if now == ticket { doom } else { Doom::Cancelled };
+        self.bury(index, Some(doom));
+    }
+
+    /// Has another worker take the place of one that has done what it may.
+    pub(crate) fn retire(&mut self, index: usize) {
+        if self.staff.bury(index, 0).is_some() {
+            self.dispatcher.died(index, Fate::Killed);
+            self.hire(index);
+        }
+    }
+
+    /// Finds out how a worker ended, charges the item that it was at, and has another take its place.
+    pub(crate) fn bury(&mut self, index: usize, doom: Option<Doom>) {
+        let held = self.dispatcher.items_with(index);
+        let Some(end) = self.staff.bury(index, held) else {
+            return;
+        };
+        let fate = match (doom, end.begun) {
+            (None, Some(begun)) => Fate::At(begun),
+            (None, None) => Fate::Between,
+            (Some(Doom::TimedOut), Some(0)) => Fate::KilledAt(0),
+            (Some(_), _) => Fate::Killed,
+        };
+        let charged = self.dispatcher.died(index, fate);
+        if let Some(piece) = charged {
+            let error = match doom {
+                Some(_) => TaskError::new(TaskErrorKind::Timeout, ""),
+                None => TaskError::crash(end.status),
+            };
+            self.charge(piece, error.in_process(end.pid), true);
+            // The job gets on, if only by failures.
+            self.staff.has_got_on();
+        }
+        if !end.was_ready && end.pid != 0 && doom.is_none() {
+            self.initial_deaths += 1;
+            if self.initial_deaths >= INITIAL_DEATHS_MAX && matches!(self.fitness, Fitness::Fit) {
+                self.initial_deaths = 0;
+                self.is_unfit(TaskError::crash(end.status).in_process(end.pid));
+            }
+        }
+        let is_needed = doom.is_some() || held > 0 || charged.is_some();
+        if end.is_worth_replacing(is_needed) && matches!(self.fitness, Fitness::Fit) {
+            self.hire(index);
+        }
+        self.break_if_deserted();
+    }
+
+    /// An initializer has failed: the jobs that are open are told, or the next one that opens. No worker is hired until then.
+    fn is_unfit(&mut self, error: TaskError) {
+        let error = error.in_initializer();
+        self.fitness = if self.jobs.is_empty() {
+            Fitness::Unfit(error)
+        } else {
+            self.break_jobs(&error);
+            Fitness::Told
+        };
+    }
+
+    pub(crate) fn hire_missing(&mut self) {
+        for index in 0..self.staff.slots().len() {
+            if self.staff.slots()[index].worker.is_none() {
+                self.hire(index);
+            }
+        }
+    }
+
+    fn hire(&mut self, index: usize) {
+        if self.staff.hire(index).is_ok() {
+            self.dispatcher.up(index);
+        }
+    }
+
+    /// Where no worker is left and none can be had, every job is told.
+    pub(crate) fn break_if_deserted(&mut self) {
+        let is_fit = matches!(self.fitness, Fitness::Fit);
+        if self.dispatcher.has_workers() || self.jobs.is_empty() || !is_fit {
+            return;
+        }
+        if self.staff.may_try_again() {
+            self.hire(0);
+            if self.dispatcher.has_workers() {
+                return;
+            }
+        }
+        let error = TaskError::new(TaskErrorKind::System, self.staff.refusal());
+        self.break_jobs(&error);
+    }
+
+    fn break_jobs(&mut self, error: &TaskError) {
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for job in jobs {
+            self.break_job(job, error);
+        }
+    }
+
+    /// Tells a job that nothing more will come.
+    pub(crate) fn break_job(&mut self, id: JobId, error: &TaskError) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        match &mut job.sink {
+            Sink::Caller(events) => {
+                if !matches!(events.last(), Some(Event::Broken(_))) {
+                    events.push(Event::Broken(error.clone()));
+                }
+                return;
+            }
+            Sink::Gathered { call, .. } => {
+                let call = call.clone();
+                self.finished.push((call, Raw::Failed(error.clone())));
+            }
+            Sink::Calls(stream) => {
+                let calls = stream.entries.drain(..).filter_map(|entry| entry.call);
+                let failed = calls.map(|call| (call, Raw::Failed(error.clone())));
+                self.finished.extend(failed);
+            }
+        }
+        self.close(id);
+    }
+}
+
+impl Job {
+    /// Some items of a batch have their outcomes.
+    fn settle_items(&mut self, piece: &Piece) {
+        if let Some(pending) = self.batches.get_mut(&piece.batch) {
+            pending.left = pending.left.saturating_sub(piece.count);
+            if pending.left == 0 {
+                self.bytes_ahead -= pending.batch.size().min(self.bytes_ahead);
+                self.batches.remove(&piece.batch);
+            }
+        }
+    }
+}
