@@ -61,7 +61,7 @@ use sealed::Source;
 /// assert!(wait(&[&child], None)? == [0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn wait<'a>(sources: &[&'a dyn Waitable], limit: Option<Duration>) -> Result<Vec<usize>> {
+pub fn wait(sources: &[&dyn Waitable], limit: Option<Duration>) -> Result<Vec<usize>> {
     let deadline = limit.map_or(Deadline::NEVER, Deadline::after);
     let mut news: Vec<BorrowedFd<'_>> = Vec::new();
     loop {

@@ -30,7 +30,8 @@ const CAPACITY: usize = 4 << 20;
 /// does not stop another from sending.
 ///
 /// When an end is dropped, or the process in which it lives dies, the other end receives what was sent, and then
-/// [`is_closed`](Error::is_closed).
+/// [`is_closed`](Error::is_closed). Where this process forks by itself, both have the end from then on: one of the two must
+/// leave it alone.
 ///
 /// # Examples
 ///

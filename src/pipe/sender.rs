@@ -98,8 +98,13 @@ impl<S: Portable> Sender<S> {
     ///
     /// As [`send`](Sender::send), and [`is_timeout`](crate::Error::is_timeout).
     pub fn send_timeout(&self, value: S, limit: Duration) -> Result<(), SendError<S>> {
-        let limit = Limit::within(limit);
-        self.send_within(value, limit)
+        match self.send_within(value, Limit::within(limit)) {
+            Err(refused) if refused.is_full() => {
+                let error = Failure::TimedOut.of_sending();
+                Err(SendError::new(error, refused.into_value()))
+            }
+            result => result,
+        }
     }
 
     #[inline]

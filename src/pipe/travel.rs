@@ -12,7 +12,7 @@ use crate::shm::{Lane, Lanes};
 use crate::sys::memory::SealedMemory;
 use crate::sys::poll::is_nonblocking;
 use crate::wire::handles::{self, Descriptor};
-use crate::wire::rights::Inbox;
+use crate::wire::rights::{Inbox, Kept};
 use parking_lot::Mutex;
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -42,7 +42,7 @@ struct ReceivingForm {
     head: u64,
     sleep: u64,
     letters: u64,
-    kept: Vec<(u64, Option<Vec<Descriptor>>)>,
+    kept: Vec<Kept<Descriptor>>,
     long: Option<Long>,
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn receive_elsewhere<S: Serializer>(
     let (receiving, inbox) = inlet.depart().map_err(refused)?;
     let parts = receiving.parts();
     let (letters, kept) = inbox.into_parts();
-    let kept: Vec<(u64, Option<Vec<Descriptor>>)> = kept
+    let kept: Vec<Kept<Descriptor>> = kept
         .into_iter()
         .map(|(letter, some)| {
             let some = some.map(|some| some.into_iter().map(Descriptor::from).collect());
@@ -182,7 +182,7 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
 }
 
 /// Descriptors that nobody else has. One that is shared still, or cannot be copied, is lost with its message.
-fn owned(kept: Vec<(u64, Option<Vec<Descriptor>>)>) -> Vec<(u64, Option<Vec<OwnedFd>>)> {
+fn owned(kept: Vec<Kept<Descriptor>>) -> Vec<Kept> {
     let own = |descriptor: Descriptor| match Arc::try_unwrap(descriptor.0) {
         Ok(descriptor) => Some(descriptor),
         Err(shared) => shared.try_clone().ok(),

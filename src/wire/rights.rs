@@ -90,17 +90,19 @@ pub(crate) enum Heard {
     Closed,
 }
 
+/// One record of a letter's descriptors; `None` where some of them were lost.
+pub(crate) type Kept<D = OwnedFd> = (u64, Option<Vec<D>>);
+
 /// The receiving side's count, and descriptors whose letters have not been taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     letters: u64,
-    /// One record each; `None` where some of its descriptors were lost.
-    kept: VecDeque<(u64, Option<Vec<OwnedFd>>)>,
+    kept: VecDeque<Kept>,
 }
 
 impl Inbox {
     /// The side that has taken so many letters, and keeps these.
-    pub(crate) fn resume(letters: u64, kept: Vec<(u64, Option<Vec<OwnedFd>>)>) -> Inbox {
+    pub(crate) fn resume(letters: u64, kept: Vec<Kept>) -> Inbox {
         Inbox {
             letters,
             kept: kept.into(),
@@ -108,7 +110,7 @@ impl Inbox {
     }
 
     /// The number of the next letter, and what is kept.
-    pub(crate) fn into_parts(self) -> (u64, Vec<(u64, Option<Vec<OwnedFd>>)>) {
+    pub(crate) fn into_parts(self) -> (u64, Vec<Kept>) {
         (self.letters, self.kept.into())
     }
 
