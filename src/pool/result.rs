@@ -113,7 +113,6 @@ impl<R: 'static> AsyncResult<R> {
     /// # Errors
     ///
     /// Where the system refuses one.
-    #[allow(dead_code, reason = "for whoever waits for several sources at once")]
     pub(crate) fn descriptor(&self) -> std::io::Result<BorrowedFd<'_>> {
         self.call.descriptor()
     }
