@@ -98,15 +98,10 @@ pub(crate) fn on_the_only_thread(
 
 /// Plays the application before `main`, where there is no other thread yet, if its role is to fork.
 pub(crate) fn play_before_main(play: fn()) {
-    // This image is to become a process of an application that plays already.
-    let is_child = |name: std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        name.starts_with("MULTIPROCESS_CHILD_")
-    };
-    if env::vars_os().any(|(name, _)| is_child(name)) {
-        return;
-    }
-    if !role().is_some_and(|role| role.ends_with("by Fork")) {
+    // An image that is to be the library's fork server or process has inherited the role, and must not play it as well.
+    let mut names = env::vars_os().map(|(name, _)| name);
+    let is_child = names.any(|name| name.as_encoded_bytes().starts_with(b"MULTIPROCESS_CHILD_"));
+    if is_child || !role().is_some_and(|role| role.ends_with("by Fork")) {
         return;
     }
     let code = match std::panic::catch_unwind(play) {

@@ -6,10 +6,12 @@
 )]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::{ForkResult, fork, pause};
 use std::env;
 use std::hint::black_box;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 /// Ends this process on the spot: no handlers, no destructors.
@@ -147,3 +149,76 @@ macro_rules! plays_before_main {
     };
 }
 pub(crate) use plays_before_main;
+
+/// How often [`count_and_collect`] ran, and how many children it collected.
+pub(crate) static SIGNALS: AtomicU32 = AtomicU32::new(0);
+pub(crate) static COLLECTED: AtomicU32 = AtomicU32::new(0);
+
+/// A handler as applications have it for `SIGCHLD`: it collects every child that has ended.
+extern "C" fn count_and_collect(_signal: i32) {
+    let errno = nix::errno::Errno::last_raw();
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: `waitpid` is safe in a signal handler, and a null pointer means that the status is not wanted.
+    while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {
+        COLLECTED.fetch_add(1, Ordering::SeqCst);
+    }
+    nix::errno::Errno::set_raw(errno);
+}
+
+/// Has every signal of this kind counted, and children collected. System calls that it interrupts are not restarted.
+pub(crate) fn handle(signal: Signal) {
+    let action = SigAction::new(
+        SigHandler::Handler(count_and_collect),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does only what is safe in one.
+    unsafe { nix::sys::signal::sigaction(signal, &action) }.unwrap();
+}
+
+/// Has signals of this kind ignored.
+pub(crate) fn ignore(signal: Signal) {
+    // SAFETY: no function is installed.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.unwrap();
+}
+
+/// Sends this process a `SIGALRM` each time that so many microseconds have passed; 0 for no more.
+pub(crate) fn alarm_every(micros: i64) {
+    let time = libc::timeval {
+        tv_sec: 0,
+        tv_usec: micros,
+    };
+    let timer = libc::itimerval {
+        it_interval: time,
+        it_value: time,
+    };
+    // SAFETY: the timer is valid for reading, and the former one is not asked for.
+    assert_eq!(
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) },
+        0
+    );
+}
+
+/// Keeps this thread to one processor.
+pub(crate) fn keep_to_processor(number: usize) {
+    let mut mask = [0u64; 16];
+    mask[number / 64] = 1 << (number % 64);
+    let size = size_of_val(&mask);
+    // SAFETY: the mask has the length that is given.
+    assert_eq!(
+        unsafe { libc::sched_setaffinity(0, size, mask.as_ptr().cast()) },
+        0
+    );
+}
+
+/// Has `handler` run at the normal end of this process.
+pub(crate) fn at_exit(handler: extern "C" fn()) {
+    // SAFETY: the handler stays as long as the process.
+    assert_eq!(unsafe { libc::atexit(handler) }, 0);
+}
+
+/// Prints as C code does, which holds the text back until it is flushed.
+pub(crate) fn print_as_c(text: &std::ffi::CStr) {
+    // SAFETY: both are texts that end in a null byte; the format takes one.
+    unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
+}
