@@ -22,12 +22,14 @@
 //! | limit its time, try it again, cancel it | [`Job::timeout`], [`Job::retries`], [`AsyncResult::cancel`] |
 //! | prepare each worker | [`PoolBuilder::initializer`], [`worker_state`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
+//! | run closures that borrow what is here | [`scope`] |
 //! | send a function with its captures | [`Closure`] |
 //! | read large data in place, in every process | [`SharedSlice`] |
 //! | share a number, or other plain data, that changes | [`Value`], [`Array`] |
 //! | let so many through at a time | [`Semaphore`], [`BoundedSemaphore`] |
 //! | wait until something has happened | [`Event`] |
 //! | share bytes with programs in other languages | [`SharedMemory`] |
+//! | pass values between processes, many to many | [`Queue`] |
 //! | let one process at a time do something | [`Lock`], [`RLock`] |
 //! | wait for each other, or for a change | [`Barrier`], [`Condition`] |
 //! | learn what became of a function | [`TaskError`] |
@@ -45,18 +47,20 @@ mod wire;
 mod task;
 mod sync;
 mod shared;
+mod queue;
 mod process;
 mod pool;
 
-pub use error::{Error, Result, TaskError, TaskErrorKind};
+pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pool::{
     AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
     TakesCaptures, TakesItem,
 };
 pub use process::{
-    CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
-    available_parallelism, current_process,
+    ChildInfo, CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, Scope, ScopedProcess,
+    StartMethod, active_children, available_parallelism, current_process, scope,
 };
+pub use queue::Queue;
 pub use shared::{Array, ArrayGuard, Integer, SharedMemory, SharedSlice, Value};
 pub use sync::{
     Barrier, BarrierError, BarrierWaitResult, BoundedSemaphore, Condition, Event, Guard, Lock,
@@ -85,6 +89,7 @@ mod tests {
         shared::<Array<u8>>();
         shared::<SharedSlice<f32>>();
         shared::<SharedMemory>();
+        shared::<Queue<std::cell::Cell<u8>>>();
         shared::<Lock<u8>>();
         shared::<RLock>();
         shared::<Condition>();

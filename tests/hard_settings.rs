@@ -180,6 +180,25 @@ fn where_a_thread_runs_before_main_processes_have_the_present_environment() {
     });
 }
 
+#[test]
+fn a_constructor_that_starts_a_process_does_so_once() {
+    let name = "a_constructor_that_starts_a_process_does_so_once";
+    let test = alone::test_path(module_path!(), name);
+    if alone::role().is_some() {
+        let child = Process::builder().start_method(StartMethod::Spawn);
+        assert_eq!(child.spawn(1, |n: i32| n).unwrap().join().unwrap(), 1);
+        return;
+    }
+    let application = alone::Application::new(&test, "application");
+    let ended = application
+        .env(unsafely::PROCESS_BEFORE_MAIN, "1")
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("before main: 21"), "{}", ended.stdout);
+    ended.assert_nothing_left();
+}
+
 each_method_alone!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;

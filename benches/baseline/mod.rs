@@ -13,6 +13,7 @@ pub(crate) mod allocator;
 pub(crate) mod child;
 pub(crate) mod futex;
 pub(crate) mod ideal;
+pub(crate) mod mutex;
 pub(crate) mod ourselves;
 pub(crate) mod passing;
 pub(crate) mod ping;

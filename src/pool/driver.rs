@@ -383,14 +383,17 @@ impl Shared {
     /// Leads for one round.
     fn lead(&self, core: &mut MutexGuard<'_, Core>, patience: Patience) {
         core.has_leader = true;
-        if !core.floor.pump() && patience != Patience::Now {
+        let has_news = core.floor.pump();
+        if core.floor.has_finished() {
+            self.chores.notify_one();
+        }
+        if !has_news && patience != Patience::Now {
             self.rest(core, patience);
         }
         core.has_leader = false;
         self.notify_followers(core);
-        if core.floor.has_finished() {
-            self.chores.notify_one();
-        }
+        // Whoever was woken needs the lock, and news may come faster than this thread would ever give it up.
+        MutexGuard::bump(core);
     }
 
     /// Leaves the lead to the pool's thread, if there is anything that it has to lead for.
@@ -417,7 +420,9 @@ impl Shared {
         }
         let mut news = std::mem::take(&mut core.news);
         news.clear();
-        if !core.floor.announce_sleep() && !core.floor.has_finished() && !core.is_over {
+        // The pool's thread has these to complete; whoever else leads has woken it, and gives up the lock by sleeping.
+        let has_chores = patience == Patience::Sleep && core.floor.has_finished();
+        if !core.floor.announce_sleep() && !has_chores && !core.is_over {
             core.is_asleep = true;
             core.sleeps_until = core.floor.next_deadline();
             let deadline = deadline(core.sleeps_until);

@@ -130,6 +130,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Writes out what C code of this process has printed and the C library still holds.
+pub(crate) fn flush_c_streams() {
+    // SAFETY: a null pointer means every stream that is open for writing.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
 /// 16 bytes that nobody can guess.
 pub(crate) fn nonce() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];

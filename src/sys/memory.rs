@@ -56,13 +56,7 @@ impl SealedMemory {
     /// Maps `len` bytes from `offset`, for reading and writing.
     pub(crate) fn map(&self, offset: usize, len: usize) -> io::Result<Mapping> {
         self.check(offset, len)?;
-        let raw = MmapOptions::new()
-            .offset(offset as u64)
-            .len(len)
-            .map_raw(self.file.as_raw_fd())?;
-        Ok(Mapping {
-            raw: ManuallyDrop::new(raw),
-        })
+        Mapping::of(self.file.as_fd(), offset, len)
     }
 
     /// Maps `len` bytes from `offset`, for reading.
@@ -122,6 +116,31 @@ pub(crate) struct ReadOnlyMapping {
 }
 
 impl Mapping {
+    /// Maps a range that lies in the file, whose size is sealed, as the caller has seen.
+    pub(in crate::sys) fn of(
+        file: BorrowedFd<'_>,
+        offset: usize,
+        len: usize,
+    ) -> io::Result<Mapping> {
+        let raw = MmapOptions::new()
+            .offset(offset as u64)
+            .len(len)
+            .map_raw(file.as_raw_fd())?;
+        Ok(Mapping {
+            raw: ManuallyDrop::new(raw),
+        })
+    }
+
+    /// Appends `len` bytes from `offset` to `out`, which must have room: it does not grow.
+    ///
+    /// # Panics
+    ///
+    /// Where the range is out of the mapping, or the spare capacity of `out` too small.
+    #[inline]
+    pub(crate) fn append_to(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
+        append(&self.raw, offset, len, out);
+    }
+
     /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
     pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
         let start = self.raw.as_ptr().addr() + offset;
@@ -223,21 +242,23 @@ impl ReadOnlyMapping {
     /// Where the range is out of the mapping, or the spare capacity of `out` too small.
     #[inline]
     pub(crate) fn append_to(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
-        assert!(
-            in_range(&self.raw, offset, len),
-            "read past the end of a mapping"
-        );
-        let spare = &mut out.spare_capacity_mut()[..len];
-        // SAFETY: `offset` is in the mapping, as just checked.
-        let source = unsafe { self.raw.as_ptr().add(offset) };
-        // SAFETY: `source` is readable for `len` bytes as long as `self` lives, and its file is sealed against
-        // shrinking; `spare` has exactly `len` bytes of its own. Another process may write the source meanwhile: any
-        // bytes may come out, all of them valid as `u8`.
-        unsafe { std::ptr::copy_nonoverlapping(source, spare.as_mut_ptr().cast(), len) };
-        let filled = out.len() + len;
-        // SAFETY: the `len` bytes behind the old length are the ones just written, within the capacity.
-        unsafe { out.set_len(filled) };
+        append(&self.raw, offset, len, out);
     }
+}
+
+#[inline]
+fn append(raw: &MmapRaw, offset: usize, len: usize, out: &mut Vec<u8>) {
+    assert!(in_range(raw, offset, len), "read past the end of a mapping");
+    let spare = &mut out.spare_capacity_mut()[..len];
+    // SAFETY: `offset` is in the mapping, as just checked.
+    let source = unsafe { raw.as_ptr().add(offset) };
+    // SAFETY: `source` is readable for `len` bytes as long as `raw` lives, and its file is sealed against
+    // shrinking; `spare` has exactly `len` bytes of its own. Another process may write the source meanwhile: any
+    // bytes may come out, all of them valid as `u8`.
+    unsafe { std::ptr::copy_nonoverlapping(source, spare.as_mut_ptr().cast(), len) };
+    let filled = out.len() + len;
+    // SAFETY: the `len` bytes behind the old length are the ones just written, within the capacity.
+    unsafe { out.set_len(filled) };
 }
 
 #[inline]

@@ -41,10 +41,37 @@ pub(crate) fn unblock_all() -> io::Result<()> {
 
 /// Runs `start` with every signal blocked for this thread: a thread that is started there handles none.
 pub(crate) fn with_all_blocked<T>(start: impl FnOnce() -> T) -> io::Result<T> {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let started = start();
-    before.thread_set_mask()?;
-    Ok(started)
+    let _blocked = AllBlocked::for_this_thread()?;
+    Ok(start())
+}
+
+/// Leaves every signal to the kernel, as in a program that was just executed.
+pub(crate) fn reset_all() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no function is installed. It fails for those that are the kernel's or the C library's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// As long as it lives, no handler of a signal runs in the thread that made it; a process that is forked meanwhile starts
+/// the same.
+#[derive(Debug)]
+pub(crate) struct AllBlocked {
+    before: SigSet,
+}
+
+impl AllBlocked {
+    pub(crate) fn for_this_thread() -> io::Result<AllBlocked> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        Ok(AllBlocked { before })
+    }
+}
+
+impl Drop for AllBlocked {
+    fn drop(&mut self) {
+        // It fails for no set.
+        let _set = self.before.thread_set_mask();
+    }
 }
 
 /// The descriptor that the handler of `SIGCHLD` makes readable; -1 where there is none.
