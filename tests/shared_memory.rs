@@ -105,6 +105,23 @@ fn the_name_goes_with_the_last_handle_of_who_created_it() {
 }
 
 #[test]
+fn a_fork_leaves_the_name_to_its_parent() {
+    let test = "a_fork_leaves_the_name_to_its_parent";
+    common::alone::in_own_process(test, common::LIMIT, || {
+        let name = fresh_name();
+        let block = SharedMemory::create(&name, 8).unwrap();
+        let file = file_of(&name);
+        // What moves into the body is dropped in the fork first, then here.
+        let code = common::unsafely::in_fork(move || {
+            drop(block);
+            assert!(file_of(&name).exists());
+        });
+        assert_eq!(code, 0);
+        assert!(!file.exists());
+    });
+}
+
+#[test]
 fn a_block_that_somebody_makes_shorter_is_an_error_and_no_fault() {
     let name = fresh_name();
     let block = SharedMemory::create(&name, 1 << 20).unwrap();

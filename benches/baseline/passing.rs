@@ -71,11 +71,10 @@ fn answer(mut socket: &UnixStream) {
         // SAFETY: so much was mapped, and nobody writes it.
         let numbers = unsafe { std::slice::from_raw_parts(map.cast::<u64>(), read / 8) };
         let sum: u64 = numbers.iter().sum();
-        // SAFETY: what was mapped and opened here is not used any more.
-        unsafe {
-            libc::munmap(map, len);
-            libc::close(file);
-        }
+        // SAFETY: what was mapped here is not used any more.
+        unsafe { libc::munmap(map, len) };
+        // SAFETY: it was received above, and nobody else has it.
+        unsafe { libc::close(file) };
         if socket.write_all(&sum.to_ne_bytes()).is_err() {
             return;
         }
@@ -106,7 +105,9 @@ fn receive(socket: &UnixStream) -> Option<(i32, usize, usize)> {
     if first.is_null() {
         return None;
     }
-    // SAFETY: it is no null, and stands in `control`; the only message that comes here has one descriptor.
-    let file = unsafe { libc::CMSG_DATA(first).cast::<i32>().read_unaligned() };
+    // SAFETY: it is no null, and stands in `control`.
+    let data = unsafe { libc::CMSG_DATA(first) };
+    // SAFETY: the only message that comes here has one descriptor.
+    let file = unsafe { data.cast::<i32>().read_unaligned() };
     Some((file, request[0], request[1]))
 }

@@ -4,12 +4,12 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::shared::twin::{Locked, Twin};
 use crate::shm::Slot;
+use crate::sync::allocate;
 use crate::sys::robust;
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -69,14 +69,12 @@ impl<T: Pod> Array<T> {
     ///
     /// Where the system has no memory or no descriptor left.
     pub fn new(len: usize) -> Result<Array<T>> {
-        let operation = || format!("cannot make an array of {len} values");
-        let make = || {
-            robust::prepare()?;
-            Slot::allocate(Array::<T>::room_for(len)?)
-        };
-        let slot = make().map_err(|error| Error::io(operation(), error))?;
+        let room = Array::<T>::room_for(len).ok_or_else(|| {
+            let why = format!("{len} values are more than there is memory for");
+            Error::refused("cannot make a shared array", why)
+        })?;
         Ok(Array {
-            slot,
+            slot: allocate("shared array", room)?,
             len,
             holds: PhantomData,
         })
@@ -248,16 +246,14 @@ impl<T: Pod> Array<T> {
         Twin::at(&self.slot, self.len * size_of::<T>())
     }
 
-    fn room_for(len: usize) -> io::Result<usize> {
+    fn room_for(len: usize) -> Option<usize> {
         const {
             assert!(
                 size_of::<T>() > 0,
                 "values that take no memory cannot be shared"
             );
         }
-        let size = len.checked_mul(size_of::<T>());
-        size.and_then(Twin::room_for)
-            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        Twin::room_for(len.checked_mul(size_of::<T>())?)
     }
 }
 
@@ -321,11 +317,10 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (slot, len) = <(Slot, u64)>::deserialize(deserializer)?;
         let len = usize::try_from(len).map_err(D::Error::custom)?;
-        if Array::<T>::room_for(len).map_err(D::Error::custom)? != slot.len() {
-            return Err(D::Error::custom(
-                "an array came that is none of these values",
-            ));
+        if Array::<T>::room_for(len) != Some(slot.len()) {
+            return Err(D::Error::custom("an array came that is another's"));
         }
+        robust::prepare().map_err(D::Error::custom)?;
         Ok(Array {
             slot,
             len,

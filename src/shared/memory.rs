@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sys::file::identity;
-use crate::sys::{identity as process, named};
+use crate::sys::{identity as process, limits, named};
 use crate::wire::handles::Descriptor;
 use bytemuck::Pod;
 use serde::de::Error as _;
@@ -75,7 +75,7 @@ impl SharedMemory {
         if len == 0 {
             return Err(Error::refused(operation(), "it needs at least 1 byte"));
         }
-        let file = named::create(name, len).map_err(|error| Error::io(operation(), error))?;
+        let file = named::create(name, len).map_err(|error| failed(operation(), error))?;
         Ok(SharedMemory::of(name, file, len, Some(process::pid())))
     }
 
@@ -89,7 +89,7 @@ impl SharedMemory {
         let operation = || format!("cannot open shared memory {name:?}");
         check_name(name).map_err(|why| Error::refused(operation(), why))?;
         let opened = named::open(name).and_then(|file| Ok((named::len(&file)?, file)));
-        match opened.map_err(|error| Error::io(operation(), error))? {
+        match opened.map_err(|error| failed(operation(), error))? {
             (0, _) => Err(Error::refused(operation(), "it is empty")),
             (len, file) => Ok(SharedMemory::of(name, file, len, None)),
         }
@@ -231,7 +231,7 @@ impl SharedMemory {
     }
 
     fn failed(&self, verb: &str, error: io::Error) -> Error {
-        Error::io(self.operation(verb), error)
+        failed(self.operation(verb), error)
     }
 
     fn operation(&self, verb: &str) -> String {
@@ -295,6 +295,11 @@ impl<'de> Deserialize<'de> for SharedMemory {
             }),
         })
     }
+}
+
+fn failed(operation: String, error: io::Error) -> Error {
+    let limit = limits::behind(&error);
+    Error::limit(operation, error, limit)
 }
 
 /// Says why this can be no name.

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::shm::Known;
 use crate::sys::file::{Identity, identity};
 use crate::sys::frozen::{Frozen, draft, freeze};
+use crate::sys::limits;
 use crate::wire::handles::Descriptor;
 use bytemuck::Pod;
 use serde::de::Error as _;
@@ -127,7 +128,7 @@ impl<T: Pod> SharedSlice<T> {
         let operation = || format!("cannot share what is in {}", path.display());
         let mut source = File::open(path).map_err(|error| Error::io(operation(), error))?;
         let memory = Memory::write(|target| io::copy(&mut source, target).map(drop))
-            .map_err(|error| Error::io(operation(), error))?;
+            .map_err(|error| failed(operation(), error))?;
         let len = memory.content.bytes().len();
         SharedSlice::of(memory).ok_or_else(|| {
             let size = size_of::<T>();
@@ -137,7 +138,7 @@ impl<T: Pod> SharedSlice<T> {
     }
 
     fn write(fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<SharedSlice<T>> {
-        let failed = |error| Error::io("cannot make a shared slice", error);
+        let failed = |error| failed("cannot make a shared slice", error);
         let memory = Memory::write(fill).map_err(failed)?;
         SharedSlice::of(memory).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
@@ -159,6 +160,11 @@ impl<T: Pod> SharedSlice<T> {
             holds: PhantomData,
         })
     }
+}
+
+fn failed(operation: impl Into<String>, error: io::Error) -> Error {
+    let limit = limits::behind(&error);
+    Error::limit(operation, error, limit)
 }
 
 impl Memory {

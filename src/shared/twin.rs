@@ -42,9 +42,14 @@ pub(crate) struct Locked<'a> {
 
 impl<'a> Twin<'a> {
     /// How long a place for `size` bytes is; `None` where there is no such length.
-    pub(crate) fn room_for(size: usize) -> Option<usize> {
-        let padded = size.checked_next_multiple_of(64)?;
-        padded.checked_mul(2)?.checked_add(COPIES)
+    pub(crate) const fn room_for(size: usize) -> Option<usize> {
+        let Some(padded) = size.checked_next_multiple_of(64) else {
+            return None;
+        };
+        match padded.checked_mul(2) {
+            Some(both) => both.checked_add(COPIES),
+            None => None,
+        }
     }
 
     /// The twin of `size` bytes at a place that is as long as [`Twin::room_for`] says.

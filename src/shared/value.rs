@@ -1,15 +1,13 @@
 //! `Value`: one piece of plain data that any process reads and changes.
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shared::twin::Twin;
 use crate::shm::Slot;
-use crate::sys::robust;
+use crate::sync::{allocate, arrive};
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -89,16 +87,8 @@ impl<T: Pod> Value<T> {
     ///
     /// Where the system has no memory or no descriptor left.
     pub fn new(value: T) -> Result<Value<T>> {
-        let operation = || {
-            format!(
-                "cannot share a value of type {}",
-                std::any::type_name::<T>()
-            )
-        };
-        let made = robust::prepare().and_then(|()| Slot::allocate(Value::<T>::room()?));
-        let slot = made.map_err(|error| Error::io(operation(), error))?;
         let made = Value {
-            slot,
+            slot: allocate("shared value", Value::<T>::ROOM)?,
             holds: PhantomData,
         };
         made.set(value);
@@ -193,12 +183,15 @@ impl<T: Pod> Value<T> {
         Twin::at(&self.slot, size_of::<T>())
     }
 
-    fn room() -> io::Result<usize> {
-        if size_of::<T>() <= WORD {
-            return Ok(WORD);
+    /// How long its place is. A type that is too large for two copies has none that could be had.
+    const ROOM: usize = if size_of::<T>() <= WORD {
+        WORD
+    } else {
+        match Twin::room_for(size_of::<T>()) {
+            Some(room) => room,
+            None => usize::MAX,
         }
-        Twin::room_for(size_of::<T>()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-    }
+    };
 }
 
 impl<T: Integer> Value<T> {
@@ -298,12 +291,8 @@ impl<T> Serialize for Value<T> {
 
 impl<'de, T: Pod> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let slot = Slot::deserialize(deserializer)?;
-        if Value::<T>::room().map_err(D::Error::custom)? != slot.len() {
-            return Err(D::Error::custom("a value came that is none of this type"));
-        }
         Ok(Value {
-            slot,
+            slot: arrive(deserializer, Value::<T>::ROOM)?,
             holds: PhantomData,
         })
     }

@@ -15,7 +15,7 @@
 //! Whoever sets an event that is set already wakes all as well: the one that set it first may have been stopped just before.
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sync::unowned::Unowned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -56,8 +56,9 @@ impl Event {
     ///
     /// Where the system has no memory or no descriptor left.
     pub fn new() -> Result<Event> {
-        let word = Unowned::new().map_err(|error| Error::io("cannot make an event", error))?;
-        Ok(Event { word })
+        Ok(Event {
+            word: Unowned::new("shared event")?,
+        })
     }
 
     /// Sets it, and wakes all who wait. Never blocks.

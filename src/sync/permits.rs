@@ -29,9 +29,9 @@
 //! | having taken a permit | any | the permit is gone with it: nobody knows whose it was |
 
 use crate::deadline::Deadline;
+use crate::error::Result;
 use crate::sync::unowned::Unowned;
 use serde::{Deserialize, Serialize};
-use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The most that can be free: as many as POSIX semaphores have.
@@ -48,8 +48,8 @@ pub(crate) struct Permits {
 
 impl Permits {
     /// `free` permits, which must be no more than [`PERMITS_MAX`].
-    pub(crate) fn new(free: usize) -> io::Result<Permits> {
-        let word = Unowned::new()?;
+    pub(crate) fn new(free: usize) -> Result<Permits> {
+        let word = Unowned::new("semaphore")?;
         word.state().store(state(free as u64, 0), SeqCst);
         Ok(Permits { word })
     }

@@ -54,12 +54,12 @@ pub struct BoundedSemaphore {
 }
 
 fn permits(value: usize) -> Result<Permits> {
-    let operation = || format!("cannot make a semaphore of {value}");
     if value > PERMITS_MAX {
+        let operation = format!("cannot make a semaphore of {value}");
         let why = format!("it has no room for more than {PERMITS_MAX}");
-        return Err(Error::refused(operation(), why));
+        return Err(Error::refused(operation, why));
     }
-    Permits::new(value).map_err(|error| Error::io(operation(), error))
+    Permits::new(value)
 }
 
 impl Semaphore {

@@ -12,28 +12,28 @@
 //! if there is reason to.
 
 use crate::deadline::Deadline;
+use crate::error::Result;
 use crate::shm::Slot;
+use crate::sync::object::{allocate, arrive};
 use crate::sys::futex;
 use crate::sys::held::{Pending, Thread};
-use serde::{Deserialize, Serialize};
-use std::io;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::atomic::AtomicU64;
 
 const NODE: usize = 8;
 const LEN: usize = 16;
 
 /// The word; clones are the same one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Slot", into = "Slot")]
+#[derive(Clone, Debug)]
 pub(crate) struct Unowned {
     slot: Slot,
 }
 
 impl Unowned {
-    /// A word of zeros.
-    pub(crate) fn new() -> io::Result<Unowned> {
+    /// A word of zeros, for `what`, which an error names.
+    pub(crate) fn new(what: &str) -> Result<Unowned> {
         Ok(Unowned {
-            slot: Slot::allocate(LEN)?,
+            slot: allocate(what, LEN)?,
         })
     }
 
@@ -72,20 +72,16 @@ fn lower(state: u64) -> u32 {
     state as u32
 }
 
-impl TryFrom<Slot> for Unowned {
-    type Error = &'static str;
-
-    fn try_from(slot: Slot) -> Result<Unowned, &'static str> {
-        if slot.len() == LEN {
-            Ok(Unowned { slot })
-        } else {
-            Err("a semaphore or event came that is none")
-        }
+impl Serialize for Unowned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.slot.serialize(serializer)
     }
 }
 
-impl From<Unowned> for Slot {
-    fn from(word: Unowned) -> Slot {
-        word.slot
+impl<'de> Deserialize<'de> for Unowned {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Unowned {
+            slot: arrive(deserializer, LEN)?,
+        })
     }
 }
