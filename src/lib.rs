@@ -41,8 +41,8 @@ mod pool;
 
 pub use error::{Error, Result, TaskError, TaskErrorKind};
 pub use pool::{
-    AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
-    TakesCaptures, TakesItem,
+    AsyncResult, Callback, Done, FunctionStats, Imap, ImapUnordered, Job, NoCallback, Pool,
+    PoolBuilder, PoolStats, TakesCaptures, TakesItem, WorkerStats,
 };
 pub use process::{
     CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
