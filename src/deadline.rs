@@ -15,6 +15,19 @@ impl Deadline {
         Deadline(Instant::now().checked_add(limit))
     }
 
+    /// This, or `limit` from now if that is sooner.
+    pub(crate) fn or_after(self, limit: Duration) -> Deadline {
+        match self.remaining() {
+            Some(left) if left <= limit => self,
+            _ => Deadline::after(limit),
+        }
+    }
+
+    /// Whether it has come.
+    pub(crate) fn has_passed(self) -> bool {
+        self.remaining().is_some_and(|left| left.is_zero())
+    }
+
     /// What is left: `None` if this never ends, zero if it has passed.
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0

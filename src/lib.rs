@@ -22,7 +22,16 @@
 //! | limit its time, try it again, cancel it | [`Job::timeout`], [`Job::retries`], [`AsyncResult::cancel`] |
 //! | prepare each worker | [`PoolBuilder::initializer`], [`worker_state`] |
 //! | run a function in a process of its own | [`Process::spawn`], [`Process::builder`], [`Run`] |
+//! | run closures that borrow what is here | [`scope`] |
 //! | send a function with its captures | [`Closure`] |
+//! | read large data in place, in every process | [`SharedSlice`] |
+//! | share a number, or other plain data, that changes | [`Value`], [`Array`] |
+//! | let so many through at a time | [`Semaphore`], [`BoundedSemaphore`] |
+//! | wait until something has happened | [`Event`] |
+//! | share bytes with programs in other languages | [`SharedMemory`] |
+//! | pass values between processes, many to many | [`Queue`] |
+//! | let one process at a time do something | [`Lock`], [`RLock`] |
+//! | wait for each other, or for a change | [`Barrier`], [`Condition`] |
 //! | learn what became of a function | [`TaskError`] |
 //!
 //! A function that runs elsewhere captures nothing ([`Stateless`]); what it takes and returns is written and read by serde
@@ -36,17 +45,26 @@ mod sys;
 mod shm;
 mod wire;
 mod task;
+mod sync;
+mod shared;
+mod queue;
 mod process;
 mod pool;
 
-pub use error::{Error, Result, TaskError, TaskErrorKind};
+pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pool::{
     AsyncResult, Callback, Done, FunctionStats, Imap, ImapUnordered, Job, NoCallback, Pool,
     PoolBuilder, PoolStats, TakesCaptures, TakesItem, WorkerStats,
 };
 pub use process::{
-    CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, StartMethod,
-    available_parallelism, current_process,
+    ChildInfo, CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, Scope, ScopedProcess,
+    StartMethod, active_children, available_parallelism, current_process, scope,
+};
+pub use queue::Queue;
+pub use shared::{Array, ArrayGuard, Integer, SharedMemory, SharedSlice, Value};
+pub use sync::{
+    Barrier, BarrierError, BarrierWaitResult, BoundedSemaphore, Condition, Event, Guard, Lock,
+    LockGuard, OwnerDied, RLock, RLockGuard, Semaphore, WaitTimeoutResult,
 };
 pub use task::{Closure, Portable, Stateless, worker_state};
 
@@ -64,6 +82,18 @@ mod tests {
         shared::<Pool>();
         shared::<Process<u8>>();
         shared::<Closure<u8, u8>>();
+        shared::<Semaphore>();
+        shared::<BoundedSemaphore>();
+        shared::<Event>();
+        shared::<Value<u8>>();
+        shared::<Array<u8>>();
+        shared::<SharedSlice<f32>>();
+        shared::<SharedMemory>();
+        shared::<Queue<std::cell::Cell<u8>>>();
+        shared::<Lock<u8>>();
+        shared::<RLock>();
+        shared::<Condition>();
+        shared::<Barrier>();
         shared::<Error>();
         shared::<TaskError>();
         shared::<AsyncResult<std::rc::Rc<u8>>>();

@@ -9,8 +9,9 @@ use common::alone::{
     Application, Ended, GONE_LIMIT, Running, act_and_method, copy_of_this_binary, role, role_of,
 };
 use common::census::{ProcessInfo, poll, process};
-use common::meet::{Ear, say};
-use common::{LIMIT, assert_serves, each_method, pool};
+use common::meet::{Ear, Gate, pass, say};
+use common::unsafely::plays_before_main;
+use common::{LIMIT, assert_serves, every_method, pool};
 use multiprocess::{Pool, Process, StartMethod};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 /// How many workers the application has.
 const WORKERS: usize = 3;
+
+plays_before_main!(application);
 
 /// What the application does; in an ordinary test run, nothing. A role is an act and a start method.
 #[test]
@@ -39,31 +42,24 @@ fn application() {
         }
         "nests" => {
             let pool = pool(method, 1);
-            let _ = pool.apply(
-                (path("EAR"), method == StartMethod::Spawn),
-                |(ear, spawned)| {
-                    let method = if spawned {
-                        StartMethod::Spawn
-                    } else {
-                        StartMethod::ForkServer
-                    };
-                    sleep_in_workers_of(&pool_of_sleepers(method), &ear);
-                },
-            );
+            let _ = pool.apply((path("EAR"), role.clone()), |(ear, role)| {
+                let (_, method) = act_and_method(&role);
+                sleep_in_workers_of(&pool_of_sleepers(method), &ear);
+            });
             wait_for_the_end();
         }
         "aborts" => {
-            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            sleep_elsewhere(method);
             wait_for_word();
             std::process::abort();
         }
         "panics" => {
-            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            sleep_elsewhere(method);
             wait_for_word();
             panic!("the application's own panic");
         }
         "exits" => {
-            thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+            sleep_elsewhere(method);
             wait_for_word();
             std::process::exit(5);
         }
@@ -92,6 +88,29 @@ fn application() {
         }
         _ => unreachable!("{act}"),
     }
+}
+
+/// As [`sleep_in_workers`], while this thread goes on. Where a second one would be in the way, the processes are no pool's.
+fn sleep_elsewhere(method: StartMethod) {
+    if method != StartMethod::Fork {
+        thread::spawn(move || sleep_in_workers(&pool(method, WORKERS)));
+        return;
+    }
+    let (ear, gate) = (path("EAR"), Gate::new());
+    let sleep = |(ear, gate): (PathBuf, PathBuf)| {
+        pass(&gate);
+        say(&ear, "sleeping");
+        thread::sleep(Duration::from_secs(60));
+    };
+    let start = |_| {
+        let process = Process::builder().daemon(true).start_method(method);
+        process.spawn((ear.clone(), gate.path()), sleep).unwrap()
+    };
+    let processes: Vec<Process> = (0..WORKERS).map(start).collect();
+    let pids: Vec<String> = processes.iter().map(|one| one.pid().to_string()).collect();
+    say(&ear, pids.join(" "));
+    gate.let_through(WORKERS);
+    std::mem::forget((processes, gate));
 }
 
 fn path(name: &str) -> PathBuf {
@@ -206,19 +225,19 @@ fn panics_told(ended: &Ended) -> usize {
     ended.stderr.matches("panicked at").count()
 }
 
-each_method!(killed_while_workers_work_it_leaves_nothing, |method| {
+every_method!(killed_while_workers_work_it_leaves_nothing, |method| {
     let busy = Busy::start("sleeps", method);
     busy.running.signal(Signal::SIGKILL);
     assert_eq!(busy.end().status.signal(), Some(9));
 });
 
-each_method!(killed_while_workers_idle_it_leaves_nothing, |method| {
+every_method!(killed_while_workers_idle_it_leaves_nothing, |method| {
     let busy = Busy::start("idles", method);
     busy.running.signal(Signal::SIGKILL);
     assert_eq!(busy.end().status.signal(), Some(9));
 });
 
-each_method!(
+every_method!(
     killed_while_pools_inside_workers_work_it_leaves_nothing,
     |method| {
         let busy = Busy::start("nests", method);
@@ -227,7 +246,7 @@ each_method!(
     }
 );
 
-each_method!(terminated_while_workers_work_it_leaves_nothing, |method| {
+every_method!(terminated_while_workers_work_it_leaves_nothing, |method| {
     let busy = Busy::start("sleeps", method);
     busy.running.signal(Signal::SIGTERM);
     let ended = busy.end();
@@ -235,13 +254,13 @@ each_method!(terminated_while_workers_work_it_leaves_nothing, |method| {
     assert_eq!(panics_told(&ended), 0, "{ended:?}");
 });
 
-each_method!(aborted_while_workers_work_it_leaves_nothing, |method| {
+every_method!(aborted_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("aborts", method);
     busy.running.write("now\n");
     assert_eq!(busy.end().status.signal(), Some(6));
 });
 
-each_method!(panicked_while_workers_work_it_leaves_nothing, |method| {
+every_method!(panicked_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("panics", method);
     busy.running.write("now\n");
     let ended = busy.end();
@@ -249,13 +268,13 @@ each_method!(panicked_while_workers_work_it_leaves_nothing, |method| {
     assert_eq!(panics_told(&ended), 1, "its own only: {ended:?}");
 });
 
-each_method!(exited_while_workers_work_it_leaves_nothing, |method| {
+every_method!(exited_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("exits", method);
     busy.running.write("now\n");
     assert_eq!(busy.end().status.code(), Some(5));
 });
 
-each_method!(
+every_method!(
     interrupted_with_its_whole_group_it_ends_at_once_and_quietly,
     |method| {
         let busy = Busy::start("sleeps", method);
@@ -266,7 +285,7 @@ each_method!(
     }
 );
 
-each_method!(
+every_method!(
     interrupted_while_idle_with_its_whole_group_it_ends_at_once_and_quietly,
     |method| {
         let busy = Busy::start("idles", method);
@@ -304,7 +323,7 @@ fn replace(executable: &Path) {
     fs::rename(other, executable).unwrap();
 }
 
-each_method!(
+every_method!(
     with_its_executable_deleted_it_still_starts_processes,
     |method| {
         for act in ["goes on", "begins late"] {
@@ -315,7 +334,7 @@ each_method!(
     }
 );
 
-each_method!(
+every_method!(
     with_its_executable_replaced_it_still_starts_processes,
     |method| {
         for act in ["goes on", "begins late"] {
@@ -324,7 +343,7 @@ each_method!(
     }
 );
 
-each_method!(with_its_folder_gone_it_still_starts_processes, |method| {
+every_method!(with_its_folder_gone_it_still_starts_processes, |method| {
     for act in ["goes on", "begins late"] {
         with_changed_executable(act, method, |executable| {
             fs::remove_dir_all(executable.parent().unwrap()).unwrap()

@@ -94,8 +94,8 @@ each_method_alone!(
             .start_method(method)
             .spawn((), |()| getrlimit(Resource::RLIMIT_NOFILE).unwrap().0)
             .unwrap();
-        // The server takes what it can get, and gives each process what the application had when the server was born.
-        assert_eq!(limit.join().unwrap(), soft);
+        // The server takes what it can get, and gives each process what the application has when it is started.
+        assert_eq!(limit.join().unwrap(), 64);
         let pool = pool(method, 2);
         assert_serves(&pool);
         for pid in pids {
@@ -112,11 +112,13 @@ each_method_alone!(
         let start = || Process::builder().start_method(method).spawn(1, |n: i32| n);
         for _ in 0..30 {
             assert_eq!(start().unwrap().join().unwrap(), 1);
-            let servers = family(std::process::id(), None);
-            for server in servers
+            let started = family(std::process::id(), common::alone::mark().as_deref());
+            let mut servers = started
                 .iter()
-                .filter(|process| process.command.contains("forkserver"))
-            {
+                .filter(|process| process.command == "forkserver" && process.lives())
+                .peekable();
+            assert!(servers.peek().is_some(), "{started:#?}");
+            for server in servers {
                 kill_hard(server.pid);
             }
             // The request may reach the dying server, or the next one; the process is started once.

@@ -7,7 +7,7 @@ mod common;
 use common::census::{poll, process, wait_until_gone};
 use common::meet::{Ear, Gate, pass, say};
 use common::unsafely::{exit_at_once, overflow_stack, segfault};
-use common::{LIMIT, each_method_alone, kill_hard, within};
+use common::{LIMIT, each_method_alone, every_method_alone, kill_hard, within};
 use multiprocess::{Process, StartMethod, TaskErrorKind, current_process};
 use nix::sys::signal::{Signal, raise};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ struct Report {
     from: Result<u32, String>,
 }
 
-each_method_alone!(join_returns_what_the_function_returned, |method| {
+every_method_alone!(join_returns_what_the_function_returned, |method| {
     let report = Report {
         lines: HashMap::from([("a".to_owned(), vec![None, Some(-1)])]),
         from: Err("nobody".to_owned()),
@@ -63,7 +63,7 @@ each_method_alone!(join_returns_what_the_function_returned, |method| {
     );
 });
 
-each_method_alone!(it_runs_in_a_process_of_its_own, |method| {
+every_method_alone!(it_runs_in_a_process_of_its_own, |method| {
     let process = start(method, (), |()| {
         (std::process::id(), current_process().pid())
     });
@@ -72,7 +72,7 @@ each_method_alone!(it_runs_in_a_process_of_its_own, |method| {
     assert_eq!(process.join().unwrap(), (pid, pid));
 });
 
-each_method_alone!(arguments_and_results_of_64_mib_travel, |method| {
+every_method_alone!(arguments_and_results_of_64_mib_travel, |method| {
     let process = start(method, vec![3_u8; 64 * MIB], |mut bytes| {
         bytes[0] = 4;
         bytes
@@ -82,7 +82,7 @@ each_method_alone!(arguments_and_results_of_64_mib_travel, |method| {
     assert!(bytes[1..] == vec![3; 64 * MIB - 1]);
 });
 
-each_method_alone!(
+every_method_alone!(
     wait_before_join_does_not_deadlock_on_a_large_result,
     |method| {
         let mut process = start(method, (), |()| vec![5_u8; 64 * MIB]);
@@ -91,7 +91,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+every_method_alone!(
     dropping_the_handle_after_a_large_argument_blocks_nothing,
     |method| {
         for _ in 0..5 {
@@ -100,7 +100,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(a_panic_ends_it_with_code_101, |method| {
+every_method_alone!(a_panic_ends_it_with_code_101, |method| {
     const LINE: u32 = line!() + 2;
     fn give_up(item: u32) -> u8 {
         panic!("no luck with {item}")
@@ -121,13 +121,13 @@ each_method_alone!(a_panic_ends_it_with_code_101, |method| {
     assert_eq!(error.item(), None);
 });
 
-each_method_alone!(a_panic_with_no_string_ends_it_with_code_101, |method| {
+every_method_alone!(a_panic_with_no_string_ends_it_with_code_101, |method| {
     let mut process: Process<u8> = start(method, (), |()| panic_any(42));
     assert_eq!(process.wait().unwrap().code(), Some(101));
     assert!(process.join().unwrap_err().is_panic());
 });
 
-each_method_alone!(an_exit_is_seen_as_its_code, |method| {
+every_method_alone!(an_exit_is_seen_as_its_code, |method| {
     let mut process: Process<u8> = start(method, 3, |code: i32| std::process::exit(code));
     let pid = process.pid();
     assert_eq!(process.wait().unwrap().code(), Some(3));
@@ -146,7 +146,7 @@ each_method_alone!(an_exit_is_seen_as_its_code, |method| {
     }
 });
 
-each_method_alone!(a_deadly_signal_is_seen, |method| {
+every_method_alone!(a_deadly_signal_is_seen, |method| {
     for signal in [
         Signal::SIGKILL,
         Signal::SIGTERM,
@@ -170,7 +170,7 @@ each_method_alone!(a_deadly_signal_is_seen, |method| {
     }
 });
 
-each_method_alone!(a_segfault_and_a_stack_overflow_are_seen, |method| {
+every_method_alone!(a_segfault_and_a_stack_overflow_are_seen, |method| {
     let mut process = start(method, (), |()| segfault());
     assert_eq!(
         process.wait().unwrap().signal(),
@@ -184,7 +184,7 @@ each_method_alone!(a_segfault_and_a_stack_overflow_are_seen, |method| {
     assert!(process.join().unwrap_err().is_crash());
 });
 
-each_method_alone!(sigpipe_is_ignored_as_in_any_rust_program, |method| {
+every_method_alone!(sigpipe_is_ignored_as_in_any_rust_program, |method| {
     let process = start(method, (), |()| {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
@@ -193,7 +193,7 @@ each_method_alone!(sigpipe_is_ignored_as_in_any_rust_program, |method| {
     assert!(process.join().unwrap());
 });
 
-each_method_alone!(kill_ends_it, |method| {
+every_method_alone!(kill_ends_it, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     let mut process = start(method, (ear.path(), gate.path()), |(ear, gate)| {
         say(&ear, "begun");
@@ -215,7 +215,7 @@ each_method_alone!(kill_ends_it, |method| {
     );
 });
 
-each_method_alone!(a_kill_from_elsewhere_ends_a_join, |method| {
+every_method_alone!(a_kill_from_elsewhere_ends_a_join, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     let process = start(method, (ear.path(), gate.path()), |(ear, gate)| {
         say(&ear, std::process::id());
@@ -226,7 +226,7 @@ each_method_alone!(a_kill_from_elsewhere_ends_a_join, |method| {
     killer.join().unwrap();
 });
 
-each_method_alone!(wait_may_be_repeated, |method| {
+every_method_alone!(wait_may_be_repeated, |method| {
     let gate = Gate::new();
     let mut process = start(method, gate.path(), |gate| pass(&gate));
     assert_eq!(process.exit_status(), None);
@@ -241,7 +241,7 @@ each_method_alone!(wait_may_be_repeated, |method| {
     process.join().unwrap();
 });
 
-each_method_alone!(exit_status_becomes_known_without_a_wait, |method| {
+every_method_alone!(exit_status_becomes_known_without_a_wait, |method| {
     let process = start(method, (), |()| exit_at_once(9));
     let status = poll(LIMIT, || process.exit_status(), Option::is_some);
     assert_eq!(status.unwrap().code(), Some(9));
@@ -249,7 +249,7 @@ each_method_alone!(exit_status_becomes_known_without_a_wait, |method| {
     let _: Process<()> = process;
 });
 
-each_method_alone!(dropping_the_handle_lets_it_run, |method| {
+every_method_alone!(dropping_the_handle_lets_it_run, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     drop(start(method, (ear.path(), gate.path()), |(ear, gate)| {
         say(&ear, std::process::id());
@@ -279,7 +279,7 @@ each_method_alone!(it_outlives_the_thread_that_started_it, |method| {
     assert_eq!(process.join().unwrap(), "done");
 });
 
-each_method_alone!(sixty_four_run_at_once, |method| {
+every_method_alone!(sixty_four_run_at_once, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     let processes: Vec<_> = (0..64_u32)
         .map(|number| {
@@ -305,7 +305,7 @@ each_method_alone!(sixty_four_run_at_once, |method| {
 
 each_method_alone!(many_threads_start_processes_at_once, |method| {
     thread::scope(|scope| {
-        for thread in 0..8_u32 {
+        for thread in 0..16_u32 {
             scope.spawn(move || {
                 for round in 0..10 {
                     assert_eq!(
@@ -320,7 +320,7 @@ each_method_alone!(many_threads_start_processes_at_once, |method| {
     });
 });
 
-each_method_alone!(a_process_may_start_a_process, |method| {
+every_method_alone!(a_process_may_start_a_process, |method| {
     fn depth(left: u32) -> u32 {
         if left == 0 {
             0
@@ -341,7 +341,7 @@ each_method_alone!(a_process_may_start_a_process, |method| {
     assert_eq!(sum.join().unwrap(), 6);
 });
 
-each_method_alone!(a_result_that_cannot_travel_is_its_own_error, |method| {
+every_method_alone!(a_result_that_cannot_travel_is_its_own_error, |method| {
     #[derive(Deserialize)]
     struct Unencodable(#[expect(dead_code, reason = "only its encoding is of interest")] u8);
     impl Serialize for Unencodable {

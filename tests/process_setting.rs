@@ -8,15 +8,15 @@ mod common;
 use common::alone::{Application, act_and_method, role, role_of};
 use common::census::{ProcessInfo, poll, process, wait_until_gone};
 use common::meet::{Ear, Gate, pass, say};
-use common::unsafely::set_environment;
-use common::{LIMIT, each_method, each_method_alone};
+use common::unsafely::{plays_before_main, set_environment};
+use common::{LIMIT, every_method, every_method_alone};
 use multiprocess::{Process, current_process};
 use nix::sys::signal::Signal;
 use std::env;
 use std::io::Read;
 use std::path::PathBuf;
 
-each_method_alone!(a_name_is_given_or_counted, |method| {
+every_method_alone!(a_name_is_given_or_counted, |method| {
     let by_method = || Process::builder().start_method(method);
     let first = by_method()
         .spawn((), |()| current_process().name().to_owned())
@@ -45,7 +45,7 @@ each_method_alone!(a_name_is_given_or_counted, |method| {
     assert_eq!(given.join().unwrap(), "résumé of 7");
 });
 
-each_method_alone!(a_childs_child_is_counted_below_its_parent, |method| {
+every_method_alone!(a_childs_child_is_counted_below_its_parent, |method| {
     let child = Process::builder()
         .start_method(method)
         .spawn((), |()| {
@@ -62,7 +62,7 @@ each_method_alone!(a_childs_child_is_counted_below_its_parent, |method| {
     assert_eq!((first, second), (format!("{name}:1"), format!("{name}:2")));
 });
 
-each_method_alone!(it_knows_whether_it_is_a_daemon, |method| {
+every_method_alone!(it_knows_whether_it_is_a_daemon, |method| {
     for daemon in [true, false] {
         let process = Process::builder()
             .start_method(method)
@@ -80,7 +80,7 @@ each_method_alone!(it_knows_whether_it_is_a_daemon, |method| {
     process.join().unwrap();
 });
 
-each_method_alone!(
+every_method_alone!(
     environment_and_folder_are_those_of_the_parent_at_the_time,
     |method| {
         let look = || {
@@ -111,7 +111,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(no_trace_of_the_start_is_in_its_environment, |method| {
+every_method_alone!(no_trace_of_the_start_is_in_its_environment, |method| {
     let names = |vars: env::Vars| vars.map(|(name, _)| name).collect::<Vec<String>>();
     let process = Process::builder()
         .start_method(method)
@@ -125,7 +125,7 @@ each_method_alone!(no_trace_of_the_start_is_in_its_environment, |method| {
     assert_eq!(theirs, ours);
 });
 
-each_method_alone!(signals_are_not_blocked_in_it, |method| {
+every_method_alone!(signals_are_not_blocked_in_it, |method| {
     let process = Process::builder()
         .start_method(method)
         .spawn((), |()| {
@@ -143,6 +143,8 @@ each_method_alone!(signals_are_not_blocked_in_it, |method| {
         "{status}"
     );
 });
+
+plays_before_main!(application);
 
 /// What the applications below do; in an ordinary test run, nothing. Their roles end in the start method.
 #[test]
@@ -210,7 +212,7 @@ fn application() {
     }
 }
 
-each_method!(
+every_method!(
     standard_input_and_output_are_those_of_the_parent,
     |method| {
         let mut running = Application::new("application", &role_of("talks", method))
@@ -232,7 +234,7 @@ each_method!(
     }
 );
 
-each_method!(a_panic_is_told_on_stderr_once, |method| {
+every_method!(a_panic_is_told_on_stderr_once, |method| {
     let ended = Application::new("application", &role_of("panics", method))
         .start()
         .wait(LIMIT);
@@ -249,7 +251,7 @@ each_method!(a_panic_is_told_on_stderr_once, |method| {
     ended.assert_nothing_left();
 });
 
-each_method!(a_daemon_is_ended_with_the_program, |method| {
+every_method!(a_daemon_is_ended_with_the_program, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     let role = role_of("leaves a daemon", method);
     let running = Application::new("application", &role)
@@ -264,14 +266,14 @@ each_method!(a_daemon_is_ended_with_the_program, |method| {
     let _ = ear.hear_number();
 });
 
-each_method!(
+every_method!(
     a_non_daemon_is_waited_for_at_the_end_of_the_program,
     |method| {
         assert_waits_for_non_daemon(&role_of("keeps a non-daemon", method));
     }
 );
 
-each_method!(
+every_method!(
     a_detached_non_daemon_is_waited_for_at_the_end_of_the_program,
     |method| {
         assert_waits_for_non_daemon(&role_of("leaves a non-daemon", method));
@@ -297,7 +299,7 @@ fn assert_waits_for_non_daemon(role: &str) {
     ended.assert_nothing_left();
 }
 
-each_method!(
+every_method!(
     a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not,
     |method| {
         let (mut ear, gate, never) = (Ear::new(), Gate::new(), Gate::new());

@@ -1,7 +1,9 @@
 //! What can go wrong: [`Error`] on the system's side, [`TaskError`] in a function that ran elsewhere.
 
 mod task;
+mod send;
 
+pub use send::SendError;
 pub use task::{TaskError, TaskErrorKind};
 
 use std::fmt;
@@ -35,6 +37,14 @@ enum Cause {
     },
     #[error("{0}")]
     Refused(String),
+    #[error("it is closed")]
+    Closed,
+    #[error("it is full")]
+    Full,
+    #[error("it is empty")]
+    Empty,
+    #[error("the time limit has passed")]
+    Timeout,
     #[error("{0}")]
     Task(#[source] TaskError),
 }
@@ -69,6 +79,53 @@ impl Error {
             operation: operation.into(),
             cause: Cause::Refused(why.into()),
         }
+    }
+
+    /// An operation on something that is closed, by this process or by another.
+    pub(crate) fn closed(operation: impl Into<String>) -> Error {
+        Error::because(operation, Cause::Closed)
+    }
+
+    /// An operation for which there is no room now.
+    pub(crate) fn full(operation: impl Into<String>) -> Error {
+        Error::because(operation, Cause::Full)
+    }
+
+    /// An operation for which nothing is there now.
+    pub(crate) fn empty(operation: impl Into<String>) -> Error {
+        Error::because(operation, Cause::Empty)
+    }
+
+    /// An operation whose time limit has passed.
+    pub(crate) fn timeout(operation: impl Into<String>) -> Error {
+        Error::because(operation, Cause::Timeout)
+    }
+
+    fn because(operation: impl Into<String>, cause: Cause) -> Error {
+        Error {
+            operation: operation.into(),
+            cause,
+        }
+    }
+
+    /// Returns whether what was to be used is closed and, where something was to be received, nothing is left in it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.cause, Cause::Closed)
+    }
+
+    /// Returns whether there was no room at once; later there may be.
+    pub fn is_full(&self) -> bool {
+        matches!(self.cause, Cause::Full)
+    }
+
+    /// Returns whether nothing was there at once; later there may be.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.cause, Cause::Empty)
+    }
+
+    /// Returns whether the time limit of the call has passed; nothing has happened.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.cause, Cause::Timeout)
     }
 
     /// Returns the error number of the system call that failed, as of `errno(3)`.
@@ -112,7 +169,7 @@ impl std::error::Error for Error {
         match &self.cause {
             Cause::Io(error) | Cause::Limit { error, .. } => Some(error),
             Cause::Task(error) => Some(error),
-            Cause::Refused(_) => None,
+            _ => None,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::protocol::{Permission, from_worker, to_worker};
-use crate::sys::function::{self, Body, FunctionId, describe};
+use crate::sys::function::{self, Body, FunctionId};
 use crate::sys::identity::exit_now;
 use crate::sys::{clock, limits};
-use crate::task::{Arguments, Call, Captures, Chunk, Ended, Returned, drop_worker_state};
+use crate::task::{Arguments, Call, Callable, Captures, Chunk, Ended, Returned, drop_worker_state};
 use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;
@@ -48,9 +48,9 @@ impl Body for Serve {
     }
 }
 
-/// The number of the function that a worker process runs.
-pub(crate) fn describe_worker() -> Option<FunctionId> {
-    describe::<Serve>(())
+/// The function that a worker process runs.
+pub(crate) fn describe_worker() -> Callable {
+    Callable::of::<Serve>(())
 }
 
 #[derive(Debug)]

@@ -28,6 +28,11 @@ pub(crate) fn is_linked() -> bool {
 /// What the variable says.
 static INVITATION: OnceLock<(i32, [u8; 16])> = OnceLock::new();
 
+/// Whether this image is to become a child, and is still at constructors that stand before this crate's.
+pub(crate) fn is_still_to_serve() -> bool {
+    INVITATION.get().is_none() && std::env::var_os(VARIABLE).is_some()
+}
+
 fn serve_if_child() -> Option<fn() -> !> {
     let value = std::env::var_os(VARIABLE)?;
     // With several threads, which an earlier constructor must have started, it stays; then it is filtered out later.
@@ -107,6 +112,7 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
                 _ => Err(invalid("whose server is not said")),
             }
         }
+        Role::Withdrawn { .. } | Role::Census => Err(invalid("it is no server yet")),
         Role::Process(request) => {
             let rest = Record {
                 head: (),

@@ -2,14 +2,16 @@
 //!
 //! Who waits for a child waits for two things at once: its status socket, on which the fork server reports how it ended, and
 //! its pidfd, by which the kernel says that it has ended. The report comes a moment after the pidfd speaks; if the
-//! server is gone as well, so is the status, and that is said.
+//! server is gone as well, so is the status, and that is said. If the server has been stopped, whoever needs it has it go on.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError};
-use crate::process::request::News;
+use crate::process::family;
+use crate::process::request::{Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::Patience;
+use crate::sys::{identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
 use std::io;
@@ -17,13 +19,52 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A process that is being started.
 #[derive(Debug)]
 pub(crate) struct Starting {
-    pub(crate) name: String,
-    pub(crate) status: OwnedFd,
-    pub(crate) server: Arc<PidFd>,
+    name: String,
+    status: OwnedFd,
+    /// Who tells of it: the fork server, or a minder of its own.
+    teller: Teller,
+    /// Makes room for the pidfd that is to come: a process that cannot be held must not have been started.
+    spare: Option<OwnedFd>,
+}
+
+/// Who tells of a process.
+#[derive(Clone, Debug)]
+pub(crate) enum Teller {
+    Server {
+        process: Arc<PidFd>,
+        requests: Arc<OwnedFd>,
+        /// By which place in the family it knows the process.
+        path: Vec<u64>,
+    },
+    Minder(Arc<PidFd>),
+}
+
+impl Teller {
+    fn process(&self) -> &PidFd {
+        match self {
+            Teller::Server { process, .. } | Teller::Minder(process) => process,
+        }
+    }
+
+    /// Nothing more is expected.
+    fn dismiss(&self) {
+        if let Teller::Minder(minder) = self {
+            family::bury_minder(minder);
+        }
+    }
+
+    /// The process is not to run, since it cannot be held here.
+    fn withdraw(&self) {
+        if let Teller::Server { requests, path, .. } = self {
+            let hello = Hello::new([0; 16], Role::Withdrawn { path: path.clone() });
+            let _gone = record::send(requests.as_fd(), &hello, &[], &[], Patience::Wait);
+        }
+    }
 }
 
 /// Why there is no process.
@@ -48,10 +89,12 @@ pub(crate) const TRIES: usize = 3;
 /// A process that runs, or has ended.
 #[derive(Debug)]
 pub(crate) struct Child {
+    /// Who has started it: a process that is forked from that one later must not take its news away.
+    owner: u32,
     pid: u32,
     process: Arc<PidFd>,
     status: OwnedFd,
-    server: Arc<PidFd>,
+    teller: Teller,
     returned: Option<Arrived>,
     end: End,
 }
@@ -64,19 +107,88 @@ enum End {
     Lost,
 }
 
+/// How long the news of an end that the kernel has shown already are waited for, before it is seen to that they come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Starting {
+    pub(crate) fn by_server(
+        name: String,
+        status: OwnedFd,
+        teller: Teller,
+        spare: OwnedFd,
+    ) -> Starting {
+        Starting {
+            name,
+            status,
+            teller,
+            spare: Some(spare),
+        }
+    }
+
+    pub(crate) fn by_minder(
+        name: String,
+        status: OwnedFd,
+        minder: Arc<PidFd>,
+        spare: OwnedFd,
+    ) -> Starting {
+        Starting {
+            name,
+            status,
+            teller: Teller::Minder(minder),
+            spare: Some(spare),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Waits until the process runs.
     ///
     /// # Errors
     ///
     /// Where it could not be started, or the server died over it.
-    pub(crate) fn wait(self) -> Result<Child, NotStarted> {
+    pub(crate) fn wait(mut self) -> Result<Child, NotStarted> {
+        let result = self.wait_for_news();
+        match &result {
+            Ok(_) => {}
+            Err(NotStarted::ServerDied(_)) => self.teller.dismiss(),
+            Err(NotStarted::Refused(_)) => {
+                self.teller.withdraw();
+                self.teller.dismiss();
+            }
+        }
+        let (pid, process, returned) = result?;
+        match &self.teller {
+            Teller::Server { .. } => family::note(&self.name, pid, &process),
+            Teller::Minder(minder) => family::note_minded(minder, pid),
+        }
+        Ok(Child {
+            owner: identity::pid(),
+            pid,
+            process,
+            status: self.status,
+            teller: self.teller,
+            returned,
+            end: End::Running,
+        })
+    }
+
+    fn wait_for_news(&mut self) -> Result<(u32, Arc<PidFd>, Option<Arrived>), NotStarted> {
         let operation = || format!("cannot start process {:?}", self.name);
         let mut returned = None;
+        self.wait_until_told(&operation)?;
+        self.spare = None;
         loop {
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(NotStarted::Refused(Error::io(operation(), error))),
+                // The process itself can write there already; what is no news of the server's is passed over.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) => {
+                    let limit = limits::behind(&error);
+                    let error = Error::limit(operation(), error, limit);
+                    return Err(NotStarted::Refused(error));
+                }
                 Ok(None) => {
                     return Err(NotStarted::ServerDied(Error::refused(
                         operation(),
@@ -92,19 +204,18 @@ impl Starting {
                         continue;
                     }
                     (News::Started { pid }, Some(process)) => {
-                        return Ok(Child {
-                            pid,
-                            process: Arc::new(PidFd::adopt(process)),
-                            status: self.status,
-                            server: self.server,
-                            returned,
-                            end: End::Running,
-                        });
+                        return Ok((pid, Arc::new(PidFd::adopt(process)), returned));
                     }
                     (News::Refused { what, errno, limit }, _) => {
                         let error = io::Error::from_raw_os_error(errno);
                         let operation = format!("{}: {what}", operation());
                         return Err(NotStarted::Refused(Error::limit(operation, error, limit)));
+                    }
+                    (News::Exited { .. }, _) => {
+                        return Err(NotStarted::Refused(Error::refused(
+                            operation(),
+                            "it wrote into the socket of the fork server's news, and was killed",
+                        )));
                     }
                     _ => {
                         return Err(NotStarted::Refused(Error::refused(
@@ -114,16 +225,27 @@ impl Starting {
                     }
                 },
             }
-            // The server may have died with the request unread in its socket.
-            let [news, server_ended] =
-                readable([self.status.as_fd(), self.server.as_fd()], Deadline::NEVER)
-                    .map_err(|error| NotStarted::Refused(Error::io(operation(), error)))?;
-            if server_ended && !news {
-                return Err(NotStarted::Refused(Error::refused(
-                    operation(),
-                    "the fork server died over it",
-                )));
+            self.wait_until_told(&operation)?;
+        }
+    }
+
+    /// Blocks until there are news, or nobody is left to send any.
+    fn wait_until_told(&self, operation: &impl Fn() -> String) -> Result<(), NotStarted> {
+        loop {
+            let teller = self.teller.process();
+            let waited_for = [self.status.as_fd(), teller.as_fd()];
+            let [news, has_ended] = readable(waited_for, Deadline::after(PATIENCE))
+                .map_err(|error| NotStarted::Refused(Error::io(operation(), error)))?;
+            if news {
+                return Ok(());
             }
+            if has_ended {
+                // It may have died with the request unread in its socket.
+                let why = "the fork server died over it";
+                return Err(NotStarted::Refused(Error::refused(operation(), why)));
+            }
+            // Should somebody have stopped it: it is needed.
+            let _ended = teller.resume();
         }
     }
 }
@@ -139,30 +261,51 @@ impl Child {
 
     /// Whether it has ended, whatever is known of how.
     pub(crate) fn has_ended(&self) -> bool {
-        let now = Deadline::after(std::time::Duration::ZERO);
+        let now = Deadline::after(Duration::ZERO);
         readable([self.process.as_fd()], now).is_ok_and(|[ended]| ended)
     }
 
-    /// Waits until it has ended or `deadline` passes; returns whether it has. Takes in what it returns meanwhile.
+    /// Waits until it has ended, and how is known, or `deadline` passes; returns whether it has. Takes in what it returns
+    /// meanwhile.
     pub(crate) fn wait(&mut self, deadline: Deadline) -> io::Result<bool> {
+        if self.end == End::Running {
+            let has_ended = self.wait_for_end(deadline)?;
+            if has_ended {
+                self.teller.dismiss();
+            }
+            return Ok(has_ended);
+        }
+        Ok(true)
+    }
+
+    fn wait_for_end(&mut self, deadline: Deadline) -> io::Result<bool> {
+        // The news of its end are for the process that has started it.
+        let mut is_closed = self.owner != identity::pid();
         let mut has_ended = false;
-        while self.end == End::Running {
-            let is_closed = self.take_news()?;
+        loop {
+            is_closed = is_closed || self.take_news()?;
             if self.end != End::Running {
-                break;
+                return Ok(true);
             }
             if is_closed {
                 // Nobody will report: the kernel alone says when it ends.
                 let [ended] = readable([self.process.as_fd()], deadline)?;
-                if !ended {
-                    return Ok(false);
-                }
-                self.end = End::Lost;
-            } else if has_ended {
-                let [news, server_ended] =
-                    readable([self.status.as_fd(), self.server.as_fd()], Deadline::NEVER)?;
-                if server_ended && !news {
+                if ended {
                     self.end = End::Lost;
+                }
+                return Ok(ended);
+            }
+            if has_ended {
+                let teller = self.teller.process();
+                let waited_for = [self.status.as_fd(), teller.as_fd()];
+                let [news, is_gone] = readable(waited_for, deadline.or_after(PATIENCE))?;
+                if is_gone && !news {
+                    self.end = End::Lost;
+                } else if deadline.has_passed() {
+                    return Ok(false);
+                } else if !news {
+                    // Should somebody have stopped it: it is needed.
+                    let _ended = teller.resume();
                 }
             } else {
                 let [news, ended] =
@@ -173,7 +316,13 @@ impl Child {
                 }
             }
         }
-        Ok(true)
+    }
+
+    /// Learns how it ended, if it has: that is told a moment after the kernel shows it.
+    pub(crate) fn look(&mut self) {
+        if self.has_ended() {
+            let _unknown = self.wait(Deadline::after(PATIENCE));
+        }
     }
 
     /// Its exit status, if it has ended and the status is known.
@@ -182,6 +331,11 @@ impl Child {
             End::Exited(status) => Some(status),
             End::Running | End::Lost => None,
         }
+    }
+
+    /// Whether its function came to nothing, once it has ended.
+    pub(crate) fn has_failed(&self) -> bool {
+        !matches!(&self.returned, Some(Arrived(Ok(_))))
     }
 
     /// What its function came to, once it has ended.

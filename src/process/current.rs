@@ -1,8 +1,8 @@
 //! This process, as its own code sees it.
 
 use crate::sys::{identity, limits};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The deepest nesting of processes that start processes.
@@ -18,23 +18,29 @@ pub(crate) struct Identity {
     pub(crate) parent: Option<ParentProcess>,
 }
 
-static IDENTITY: OnceLock<Identity> = OnceLock::new();
+/// Set once in each process; a process that is forked finds its parent's here and replaces it.
+static IDENTITY: RwLock<Option<&'static Identity>> = RwLock::new(None);
 static CHILDREN: AtomicU64 = AtomicU64::new(0);
 
 /// What this process is; the first process of a program is its main process.
 pub(crate) fn identity() -> &'static Identity {
-    IDENTITY.get_or_init(|| Identity {
-        name: "MainProcess".to_owned(),
-        path: Vec::new(),
-        is_daemon: false,
-        parent: None,
+    if let Some(identity) = *IDENTITY.read() {
+        return identity;
+    }
+    IDENTITY.write().get_or_insert_with(|| {
+        Box::leak(Box::new(Identity {
+            name: "MainProcess".to_owned(),
+            path: Vec::new(),
+            is_daemon: false,
+            parent: None,
+        }))
     })
 }
 
 /// Takes the identity that this process was started with. Once, before its function runs.
 pub(crate) fn assume(identity: Identity) {
-    // It is set already only where a caller asked before `main`; then that answer stands.
-    let _set_before = IDENTITY.set(identity);
+    *IDENTITY.write() = Some(Box::leak(Box::new(identity)));
+    CHILDREN.store(0, Ordering::Relaxed);
 }
 
 /// The identity of the next child: named after its place, unless it has a name.

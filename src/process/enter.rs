@@ -1,10 +1,10 @@
 //! What a fresh process does before its function, and after it.
 
-use crate::process::current;
+use crate::process::current::{self, Identity};
 use crate::process::request::{Echo, News, StartRequest};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::socket::Patience;
-use crate::sys::{descriptor, function, limits, signal};
+use crate::sys::{descriptor, function, signal};
 use crate::task::{self, Call, Returned};
 use crate::wire::record::{self, Record};
 use crate::wire::value::Packed;
@@ -79,43 +79,63 @@ impl Entrance {
             eprintln!("multiprocess: {said}");
             exit_now(REFUSED)
         }
-        let function = request.function;
-        let stack_size = request.stack_size;
-        current::assume(request.identity);
-        task::record_panics(match request.echo {
-            Echo::Printed => task::Echo::Printed,
-            Echo::Silent => task::Echo::Silent,
-        });
-        let Some(entry) = function::resolve::<Call, Returned>(function) else {
+        let Some(entry) = function::resolve::<Call, Returned>(request.function) else {
             eprintln!("multiprocess: the function to run is not in this program");
             exit_now(REFUSED)
         };
-        let returned = match stack_size {
-            None => run_here(entry, call),
-            Some(bytes) => run_on_stack(entry, call, bytes),
-        };
-        let code = match &returned.0 {
-            Err(error) if error.is_panic() => PANICKED,
-            _ => 0,
-        };
-        flush();
-        let (head, payload) = match returned.0 {
-            Ok(packed) => (News::Returned(Ok(())), packed),
-            Err(error) => (News::Returned(Err(error)), Packed::default()),
-        };
-        let descriptors: Vec<BorrowedFd<'_>> =
-            payload.descriptors.iter().map(|one| one.as_fd()).collect();
-        // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
-        let _unheard = record::send(
-            status.as_fd(),
-            &head,
-            &payload.bytes,
-            &descriptors,
-            Patience::Wait,
-        );
-        drop(status);
+        become_one(request.identity, request.echo);
+        let code = perform(entry, call, request.stack_size, status);
         std::process::exit(code)
     }
+}
+
+/// Takes over identity, name and the word on panics.
+pub(crate) fn become_one(identity: Identity, echo: Echo) {
+    // The name is for people who look on.
+    let _unnamed = identity::name_thread(&identity.name);
+    current::assume(identity);
+    task::record_panics(match echo {
+        Echo::Printed => task::Echo::Printed,
+        Echo::Silent => task::Echo::Silent,
+    });
+}
+
+/// Runs the function and sends what it came to; returns the exit code.
+pub(crate) fn perform(
+    entry: function::Entry<Call, Returned>,
+    call: Call,
+    stack_size: Option<u64>,
+    status: OwnedFd,
+) -> i32 {
+    let returned = match stack_size {
+        None => run_here(entry, call),
+        Some(bytes) => run_on_stack(entry, call, bytes),
+    };
+    give_back(returned, status)
+}
+
+/// Writes out what was printed and sends what the function came to; returns the exit code.
+pub(crate) fn give_back(returned: Returned, status: OwnedFd) -> i32 {
+    let code = match &returned.0 {
+        Err(error) if error.is_panic() => PANICKED,
+        _ => 0,
+    };
+    flush();
+    let (head, payload) = match returned.0 {
+        Ok(packed) => (News::Returned(Ok(())), packed),
+        Err(error) => (News::Returned(Err(error)), Packed::default()),
+    };
+    let descriptors: Vec<BorrowedFd<'_>> =
+        payload.descriptors.iter().map(|one| one.as_fd()).collect();
+    // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
+    let _unheard = record::send(
+        status.as_fd(),
+        &head,
+        &payload.bytes,
+        &descriptors,
+        Patience::Wait,
+    );
+    code
 }
 
 fn run_here(entry: function::Entry<Call, Returned>, mut call: Call) -> Returned {
@@ -149,9 +169,6 @@ fn settle(
     directory: Option<OwnedFd>,
 ) -> io::Result<()> {
     signal::unblock_all()?;
-    if let Some(soft) = request.descriptors {
-        limits::restore_descriptors(soft)?;
-    }
     signal::heed_interrupts()?;
     if request.identity.is_daemon {
         identity::die_with_parent(request.server)?;
@@ -168,7 +185,11 @@ fn settle(
     if !request.variables.is_empty() {
         identity::add_to_environment(&request.variables)?;
     }
-    identity::name_thread(&request.identity.name)
+    // The last, since it may leave no room for anything.
+    if let Some(bounds) = &request.bounds {
+        bounds.impose();
+    }
+    Ok(())
 }
 
 /// Writes out what the function has printed. A stream that is closed or full is no failure of the function.

@@ -5,9 +5,8 @@ use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::process::child::Child;
 use crate::process::launcher::{self, Order};
 use crate::process::request::{Echo, StartMethod};
-use crate::sys::function::FunctionId;
 use crate::sys::pidfd::PidFd;
-use crate::task::{Portable, Stateless, describe_call, require_no_captures};
+use crate::task::{Callable, Portable, Stateless, describe_call, require_no_captures};
 use crate::wire::value;
 use parking_lot::Mutex;
 use std::any::type_name;
@@ -143,7 +142,7 @@ impl<T> Process<T> {
 
     /// Tells whether the process is still running.
     pub fn is_alive(&self) -> bool {
-        !self.look()
+        !self.child.lock().has_ended()
     }
 
     /// Tells whether the process ends with this one.
@@ -153,8 +152,9 @@ impl<T> Process<T> {
 
     /// Returns how the process ended; `None` while it runs, and where nobody is left who knows.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.look();
-        self.child.lock().exit_status()
+        let mut child = self.child.lock();
+        child.look();
+        child.exit_status()
     }
 
     /// Waits until the process has ended, and says how. A second call returns the same at once.
@@ -209,12 +209,6 @@ impl<T> Process<T> {
         self.process
             .kill()
             .map_err(|error| self.failed("kill", error))
-    }
-
-    /// Whether it has ended, without waiting for that.
-    fn look(&self) -> bool {
-        let now = Deadline::after(Duration::ZERO);
-        matches!(self.child.lock().wait(now), Ok(true))
     }
 
     fn wait_until(&mut self, deadline: Deadline) -> Result<Option<ExitStatus>> {
@@ -310,7 +304,7 @@ impl ProcessBuilder {
         self.launch(&process, describe_call(|process: R| process.run()))
     }
 
-    fn launch<A: Portable, T>(self, args: &A, function: Option<FunctionId>) -> Result<Process<T>> {
+    fn launch<A: Portable, T>(self, args: &A, function: Callable) -> Result<Process<T>> {
         let mut arguments = Vec::new();
         let enclosed = value::pack(args, &mut arguments).map_err(|why| {
             TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<A>(), why)

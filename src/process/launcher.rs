@@ -3,15 +3,21 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::process::bootstrap;
-use crate::process::child::{Child, NotStarted, Starting, TRIES};
-use crate::process::current::{self, DEPTH_MAX};
+use crate::process::child::{Child, NotStarted, Starting, TRIES, Teller};
+use crate::process::current::{self, DEPTH_MAX, Identity};
+use crate::process::enter::{self, REFUSED};
+use crate::process::family;
+use crate::process::forked;
 use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
-use crate::process::server::image;
-use crate::sys::function::FunctionId;
+use crate::process::server::inviting;
+use crate::sys::identity::{self, exit_now};
+use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::{Patience, is_gone};
-use crate::sys::{descriptor, fork, identity, limits, socket};
+use crate::sys::{descriptor, exec, fork, signal, socket};
+use crate::task::Call;
+use crate::task::Callable;
 use crate::wire::record;
 use parking_lot::Mutex;
 use std::ffi::OsString;
@@ -28,8 +34,7 @@ pub(crate) struct Order {
     pub(crate) is_daemon: bool,
     pub(crate) method: StartMethod,
     pub(crate) echo: Echo,
-    /// `None` where its code is not in the main executable.
-    pub(crate) function: Option<FunctionId>,
+    pub(crate) function: Callable,
     pub(crate) variables: Vec<(OsString, OsString)>,
     pub(crate) stack_size: Option<u64>,
 }
@@ -38,13 +43,13 @@ pub(crate) struct Order {
 #[derive(Debug)]
 struct Server {
     owner: u32,
-    pid: u32,
     process: Arc<PidFd>,
-    requests: OwnedFd,
+    requests: Arc<OwnedFd>,
     /// Closed at its other end when the server and all non-daemons that it has started have ended.
     lifeline: OwnedFd,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    bounds: Option<Bounds>,
 }
 
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
@@ -64,21 +69,128 @@ extern "C" fn settle() {
         return;
     };
     let mut lifelines = std::mem::take(&mut *outliving);
-    if let Some(Server {
-        owner,
-        requests,
-        lifeline,
-        ..
-    }) = server.take()
-    {
-        drop(requests);
-        lifelines.push((owner, lifeline));
+    if let Some(server) = server.take() {
+        if server.is_ours() {
+            // A process that was forked from this one may hold the socket as well.
+            socket::end_sending(server.requests.as_fd());
+        }
+        lifelines.push((server.owner, server.lifeline));
     }
+    family::end_forked_daemons();
+    lifelines.extend(forked::take_lifeline());
     for (owner, lifeline) in lifelines {
         if owner == identity::pid() {
             let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
         }
     }
+}
+
+/// Has [`settle`] run at the end of this program, and of those that are forked from it.
+fn settle_at_exit() {
+    static AT_EXIT: Once = Once::new();
+    AT_EXIT.call_once(|| {
+        // Without it, processes are on their own at the end, as after any other end.
+        let _refused = identity::at_exit(settle);
+    });
+}
+
+/// Forks a process that runs `run`, which is given the status socket and returns the exit code.
+///
+/// # Errors
+///
+/// Where other threads run here, or the system refuses.
+pub(crate) fn fork_here(
+    identity: Identity,
+    echo: Echo,
+    variables: &[(OsString, OsString)],
+    run: impl FnOnce(OwnedFd) -> i32,
+) -> Result<Starting> {
+    let operation = refuse_too_deep(&identity)?;
+    settle_at_exit();
+    let started = forked::start(&identity.clone(), |status| {
+        forget_parent();
+        enter::become_one(identity, echo);
+        if let Err(error) = settle_in(variables) {
+            eprintln!("multiprocess: {operation}: {error}");
+            exit_now(REFUSED)
+        }
+        let code = run(status);
+        // Its own children are treated as at the end of any program. What the parent wants done at exit is not this
+        // process's to do.
+        settle();
+        enter::flush();
+        identity::flush_c_streams();
+        code
+    });
+    started.map_err(|error| {
+        let limit = limits::behind(&error).filter(|_| error.raw_os_error().is_some());
+        Error::limit(format!("{operation}: fork"), error, limit)
+    })
+}
+
+/// In a forked process: what the parent has started is none of its own.
+fn forget_parent() {
+    drop(SERVER.lock().take());
+    OUTLIVING.lock().clear();
+}
+
+/// What is left to do for a forked process, whose handlers are gone already.
+fn settle_in(variables: &[(OsString, OsString)]) -> io::Result<()> {
+    signal::ignore_broken_pipes()?;
+    // Only within a handler of a signal, which had its own stack, is there no changing that.
+    let _busy = signal::report_stack_overflow();
+    signal::unblock_all()?;
+    identity::add_to_environment(variables)
+}
+
+/// Names the operation; an error where families have become too deep, or would without end.
+fn refuse_too_deep(identity: &Identity) -> Result<String> {
+    let operation = format!("cannot start process {:?}", identity.name);
+    if bootstrap::is_still_to_serve() {
+        let why = "a constructor of the program starts it, in an image that is to become a process itself: each one \
+                   would start another";
+        return Err(Error::refused(operation, why));
+    }
+    if identity.path.len() > DEPTH_MAX as usize {
+        let why = format!("processes that start processes are nested {DEPTH_MAX} deep already");
+        return Err(Error::refused(operation, why));
+    }
+    Ok(operation)
+}
+
+/// Name and pid of each process that the fork server has started and that is alive; none where there is no server, or none
+/// that answers.
+pub(crate) fn ask_who_lives() -> Vec<(String, u32)> {
+    let slot = SERVER.lock();
+    let Some(server) = slot.as_ref().filter(|server| server.is_ours()) else {
+        return Vec::new();
+    };
+    let Ok((answer, theirs)) = socket::record_pair() else {
+        return Vec::new();
+    };
+    let hello = Hello::new([0; 16], Role::Census);
+    let requests = server.requests.as_fd();
+    if record::send(requests, &hello, &[], &[theirs.as_fd()], Patience::Wait).is_err() {
+        return Vec::new();
+    }
+    drop(theirs);
+    for _ in 0..2 {
+        let patience = Deadline::after(Duration::from_secs(1));
+        let waited_for = [answer.as_fd(), server.process.as_fd()];
+        match readable(waited_for, patience) {
+            Ok([true, _]) => {
+                let answer = record::receive::<Vec<(String, u32)>>(answer.as_fd(), Patience::Now);
+                return answer
+                    .ok()
+                    .flatten()
+                    .map_or_else(Vec::new, |record| record.head);
+            }
+            Ok([false, true]) | Err(_) => break,
+            // Should somebody have stopped it: it is needed.
+            Ok([false, false]) => drop(server.process.resume()),
+        }
+    }
+    Vec::new()
 }
 
 /// Asks for a process. `descriptors` are for the function, as are the encoded `arguments`.
@@ -92,16 +204,31 @@ pub(crate) fn start(
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<Starting> {
     let identity = current::next_child(order.name, order.is_daemon);
-    let operation = format!("cannot start process {:?}", identity.name);
-    if identity.path.len() > DEPTH_MAX as usize {
-        let why = format!("processes that start processes are nested {DEPTH_MAX} deep already");
-        return Err(Error::refused(operation, why));
+    if order.method == StartMethod::Fork {
+        let Order {
+            function,
+            stack_size,
+            ..
+        } = order;
+        return fork_here(identity, order.echo, &order.variables, |status| {
+            let copies = descriptors.iter().map(|one| one.try_clone_to_owned());
+            let Ok(descriptors) = copies.collect() else {
+                eprintln!("multiprocess: no descriptors are left for the function's arguments");
+                exit_now(REFUSED)
+            };
+            let call = Call {
+                arguments: arguments.to_vec(),
+                descriptors,
+            };
+            enter::perform(function.entry, call, stack_size, status)
+        });
     }
-    let Some(function) = order.function.filter(|_| bootstrap::is_linked()) else {
+    let operation = refuse_too_deep(&identity)?;
+    let Some(function) = order.function.id.filter(|_| bootstrap::is_linked()) else {
         return Err(Error::refused(
             operation,
             "its code is in a library that was loaded into another program, not in the main executable, which is \
-             what a new process executes: this takes `StartMethod::Fork`, which this version does not have",
+             what a new process executes; `StartMethod::Fork` can run it",
         ));
     };
     let name = identity.name.clone();
@@ -111,7 +238,7 @@ pub(crate) fn start(
         echo: order.echo,
         function,
         server: 0,
-        descriptors: None,
+        bounds: None,
         streams: [false; 3],
         has_directory: false,
         has_lifeline: false,
@@ -123,7 +250,9 @@ pub(crate) fn start(
         let limit = limits::behind(&error);
         Error::limit(format!("{operation}: fork server"), error, limit)
     };
+    let path = request.identity.path.clone();
     let (status, theirs) = socket::record_pair().map_err(failed)?;
+    let spare = descriptor::spare(&status).map_err(failed)?;
 
     let mut slot = SERVER.lock();
     let mut starts_left = SERVERS_MAX;
@@ -137,11 +266,12 @@ pub(crate) fn start(
         };
         match server.request(request.clone(), arguments, &theirs, descriptors) {
             Ok(()) => {
-                return Ok(Starting {
-                    name,
-                    status,
-                    server: Arc::clone(&server.process),
-                });
+                let teller = Teller::Server {
+                    process: Arc::clone(&server.process),
+                    requests: Arc::clone(&server.requests),
+                    path,
+                };
+                return Ok(Starting::by_server(name, status, teller, spare));
             }
             // The server has died since it was last needed: once more, with another.
             Err(error) if is_gone(&error) && starts_left > 0 => {
@@ -173,7 +303,7 @@ pub(crate) fn start_and_wait(
     loop {
         tries_left -= 1;
         let starting = start(order.clone(), arguments, &descriptors)?;
-        let name = starting.name.clone();
+        let name = starting.name().to_owned();
         match starting.wait() {
             Ok(child) => return Ok((name, child)),
             Err(NotStarted::ServerDied(_)) if tries_left > 0 => {}
@@ -189,11 +319,7 @@ impl Server {
             let why = "the program runs with more rights than its caller has";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
-        static AT_EXIT: Once = Once::new();
-        AT_EXIT.call_once(|| {
-            // Without it, processes are on their own at the end, as after any other end.
-            let _refused = identity::at_exit(settle);
-        });
+        settle_at_exit();
         let owner = identity::pid();
         let nonce = identity::nonce()?;
         let ourselves = PidFd::open(owner)?;
@@ -209,32 +335,27 @@ impl Server {
         )?;
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
-        let pid = image(&theirs, nonce, environment.clone())?;
-        let process = match PidFd::open(pid) {
-            Ok(process) => Arc::new(process),
-            Err(error) => {
-                // It ends by itself when its socket closes, which is on the way out of here.
-                drop(requests);
-                fork::reap_when_ended(pid);
-                return Err(error);
-            }
-        };
+        let process = exec::ourselves_apart(&exec::Start {
+            environment: &inviting(environment.clone(), &theirs, nonce),
+            socket: theirs.as_fd(),
+        })?;
         Ok(Server {
             owner,
-            pid,
-            process,
-            requests,
+            process: Arc::new(process),
+            requests: Arc::new(requests),
             lifeline,
             environment,
             directory,
+            bounds: None,
         })
     }
 
-    /// Collects a server that is dying: its socket closes a moment before it has ended.
+    /// Waits for a server that is dying: its socket closes a moment before it has ended.
     fn bury(self) {
         let _ended = self.process.kill();
         let _ended = readable([self.process.as_fd()], Deadline::NEVER);
-        fork::reap(self.pid);
+        // It is a child only where this process adopts orphans.
+        fork::reap(&self.process);
         let mut outliving = OUTLIVING.lock();
         let now = Deadline::after(Duration::ZERO);
         outliving.retain(|(_, lifeline)| {
@@ -267,6 +388,10 @@ impl Server {
         } else {
             None
         };
+        let bounds = Some(Bounds::now());
+        if bounds != self.bounds {
+            request.bounds.clone_from(&bounds);
+        }
         let streams = descriptor::streams();
         request.streams = streams.map(|stream| stream.is_some());
         request.has_directory = opened.is_some();
@@ -284,6 +409,7 @@ impl Server {
             Patience::Wait,
         )?;
         self.environment = environment;
+        self.bounds = bounds;
         Ok(())
     }
 }

@@ -2,16 +2,22 @@
 
 mod current;
 mod request;
+mod family;
 mod child;
 mod enter;
 mod server;
 mod bootstrap;
+mod forked;
 mod launcher;
 mod handle;
+mod active;
+mod scope;
 
+pub use active::{ChildInfo, active_children};
 pub use current::{CurrentProcess, ParentProcess, available_parallelism, current_process};
 pub use handle::{Process, ProcessBuilder, Run};
 pub use request::StartMethod;
+pub use scope::{Scope, ScopedProcess, scope};
 
 pub(crate) use child::{Child, NotStarted, Starting};
 pub(crate) use launcher::{Order, start};

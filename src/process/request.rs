@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | application | a new image of the program | the inherited socket | one [`Hello`], waiting there before the image runs |
 //! | application | fork server | the same socket | one [`Hello`] with a [`StartRequest`] for each process |
+//! | application | fork server | the same socket | one [`Hello`] that withdraws a process, or asks which are alive |
 //! | fork server | application | the process's own status socket | [`News::Started`] or [`News::Refused`], later [`News::Exited`] |
 //! | process | application | its status socket | [`News::Returned`], before it exits |
 
@@ -11,8 +12,10 @@ use crate::error::TaskError;
 use crate::process::current::Identity;
 use crate::sys::function::FunctionId;
 use crate::sys::image::main_image;
+use crate::sys::limits::{self, Bounds};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::io;
 
 /// Selects how a process comes to be.
 ///
@@ -40,6 +43,16 @@ pub enum StartMethod {
     ForkServer,
     /// Executes the program anew for each process, constructors and all.
     Spawn,
+    /// Forks here and now: the process has everything that this one has in memory, code of loaded libraries included, and
+    /// each of its open files. Its time and memory grow with those of this process.
+    ///
+    /// Refused while other threads run here: what they hold would stay held in the copy for ever. Signal handlers, exit
+    /// handlers and what is printed but not yet written out stay behind in this process.
+    ///
+    /// Between the two stands a process that waits for the new one and tells how it ended; it holds nothing but that, and
+    /// neither is seen by a `waitpid` of this process. That it has ended as well is taken note of whenever a process
+    /// is started, waited for, or [asked about](crate::active_children).
+    Fork,
 }
 
 /// Whether a panic of the function is printed on standard error as well.
@@ -71,6 +84,10 @@ pub(crate) enum Role {
     Server { application: u32 },
     /// One process.
     Process(Box<StartRequest>),
+    /// The one that was asked for with this place in the family, of which no news could be received: it is not to run.
+    Withdrawn { path: Vec<u64> },
+    /// A question: which children are alive. The answer goes to the socket that comes along: a list of names and pids.
+    Census,
 }
 
 impl Hello {
@@ -121,8 +138,9 @@ pub(crate) struct StartRequest {
     pub(crate) function: FunctionId,
     /// The fork server, which is the new process's parent to the kernel. It says so itself.
     pub(crate) server: u32,
-    /// How many descriptors the process may open: the server, which holds one for each process, takes what it can get.
-    pub(crate) descriptors: Option<u64>,
+    /// From the application: what it is held to, where that differs from what the server was last told. To the process: where
+    /// that differs from what the server is held to itself.
+    pub(crate) bounds: Option<Bounds>,
     /// Which of standard input, output and error come along.
     pub(crate) streams: [bool; 3],
     pub(crate) has_directory: bool,
@@ -151,4 +169,14 @@ pub(crate) enum News {
     Returned(Result<(), TaskError>),
     /// It has ended, with this wait status.
     Exited { status: i32 },
+}
+
+impl News {
+    pub(crate) fn refused(what: &str, error: &io::Error) -> News {
+        News::Refused {
+            what: what.to_owned(),
+            errno: error.raw_os_error().unwrap_or_default(),
+            limit: limits::behind(error),
+        }
+    }
 }

@@ -15,11 +15,12 @@ use crate::process::enter::{Entrance, REFUSED};
 use crate::process::request::{Hello, News, Role, StartMethod, StartRequest, VARIABLE};
 use crate::sys::fork::{Forked, fork, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
+use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, ChildNews};
 use crate::sys::socket::{self, Patience};
-use crate::sys::{descriptor, exec, limits};
+use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -36,7 +37,9 @@ struct Server {
     children: HashMap<u32, Tracked>,
     /// What the application last said; where threads run here, this process's own stays as it was.
     environment: Vec<(OsString, OsString)>,
-    soft_descriptors: Option<u64>,
+    /// What this process is held to, and what its children are to be held to beyond that.
+    bounds: Bounds,
+    beyond: Bounds,
     news: ChildNews,
 }
 
@@ -44,6 +47,8 @@ struct Server {
 struct Tracked {
     status: OwnedFd,
     is_daemon: bool,
+    name: String,
+    path: Vec<u64>,
 }
 
 /// Which process this is after a request.
@@ -74,7 +79,8 @@ impl Server {
         // open that the application has closed.
         let null = descriptor::null_device()?;
         descriptor::replace_streams([null.as_fd(), null.as_fd(), null.as_fd()])?;
-        let soft_descriptors = limits::raise_descriptors().ok();
+        // It holds one for each process, so it takes what it can get.
+        let _refused = limits::raise_descriptors();
         identity::name_thread("forkserver")?;
         Ok(Server {
             requests,
@@ -82,7 +88,8 @@ impl Server {
             lifeline,
             children: HashMap::new(),
             environment: std::env::vars_os().collect(),
-            soft_descriptors,
+            bounds: Bounds::now(),
+            beyond: Bounds::default(),
             news,
         })
     }
@@ -128,12 +135,28 @@ impl Server {
             payload,
             descriptors,
         } = record;
-        let Role::Process(mut request) = head.role.clone() else {
-            return Next::Server;
+        let mut request = match head.role.clone() {
+            Role::Process(request) => request,
+            Role::Withdrawn { path } => {
+                self.kill_withdrawn(&path);
+                return Next::Server;
+            }
+            Role::Census => {
+                self.tell_who_lives(descriptors);
+                return Next::Server;
+            }
+            Role::Server { .. } => return Next::Server,
         };
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
-        request.descriptors = self.soft_descriptors;
+        let (name, path) = (request.identity.name.clone(), request.identity.path.clone());
+        if let Some(told) = request.bounds.take() {
+            // It is this process that forks.
+            told.of_processes().beyond(&self.bounds).impose();
+            self.bounds = Bounds::now();
+            self.beyond = told.beyond(&self.bounds);
+        }
+        request.bounds = Some(self.beyond.clone());
         if let Some(environment) = request.environment.take() {
             // Where threads run here nothing is forked, and an executed image is given the environment.
             let _other_threads = identity::replace_environment(&environment);
@@ -173,21 +196,23 @@ impl Server {
         match held {
             Ok((pid, process)) => {
                 let news = News::Started { pid };
-                let _gone = record::send(
-                    status.as_fd(),
-                    &news,
-                    &[],
-                    &[process.as_fd()],
-                    Patience::Now,
-                );
-                self.children.insert(pid, Tracked { status, is_daemon });
+                let with = [process.as_fd()];
+                let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
+                if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    // It has filled the socket itself. Nobody would learn of it, so it must not run on; that it has
+                    // ended is told when there is room again.
+                    let _ended = process.kill();
+                }
+                let child = Tracked {
+                    status,
+                    is_daemon,
+                    name,
+                    path,
+                };
+                self.children.insert(pid, child);
             }
             Err((what, error)) => {
-                let news = News::Refused {
-                    what: what.to_owned(),
-                    errno: error.raw_os_error().unwrap_or_default(),
-                    limit: limits::behind(&error),
-                };
+                let news = News::refused(what, &error);
                 let _gone = record::send(status.as_fd(), &news, &[], &[], Patience::Now);
             }
         }
@@ -196,7 +221,7 @@ impl Server {
 
     /// Collects every child that has ended and tells of it.
     fn collect(&mut self) -> io::Result<()> {
-        self.news.clear()?;
+        self.news.clear();
         while let Some((pid, status)) = reap_any()? {
             if let Some(tracked) = self.children.remove(&pid) {
                 let news = News::Exited {
@@ -206,6 +231,28 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Kills the process that the application cannot hold. One that was not started is not there.
+    fn kill_withdrawn(&self, path: &[u64]) {
+        let is_it = |(_, child): &(&u32, &Tracked)| child.path == path;
+        if let Some((&pid, _)) = self.children.iter().find(is_it) {
+            kill_uncollected(pid);
+        }
+    }
+
+    /// Answers which children are alive, over the socket that came with the question.
+    fn tell_who_lives(&mut self, descriptors: Vec<OwnedFd>) {
+        // What has ended a moment ago is not alive.
+        let _later = self.collect();
+        let alive: Vec<(&str, u32)> = self
+            .children
+            .iter()
+            .map(|(&pid, child)| (child.name.as_str(), pid))
+            .collect();
+        if let Some(answer) = descriptors.first() {
+            let _gone = record::send(answer.as_fd(), &alive, &[], &[], Patience::Now);
+        }
     }
 
     fn kill_daemons(&self) {
@@ -253,12 +300,25 @@ fn execute(
     image(&there, nonce, environment)
 }
 
-/// Starts an image of the program that finds its greeting in `socket`.
-pub(crate) fn image(
+/// Starts an image of the program, a child, that finds its greeting in `socket`.
+fn image(
     socket: &OwnedFd,
     nonce: [u8; 16],
-    mut environment: Vec<(OsString, OsString)>,
+    environment: Vec<(OsString, OsString)>,
 ) -> io::Result<u32> {
+    let environment = inviting(environment, socket, nonce);
+    exec::ourselves(&exec::Start {
+        environment: &environment,
+        socket: socket.as_fd(),
+    })
+}
+
+/// The environment that makes an image of the program look for its greeting in `socket`.
+pub(crate) fn inviting(
+    mut environment: Vec<(OsString, OsString)>,
+    socket: &OwnedFd,
+    nonce: [u8; 16],
+) -> Vec<(OsString, OsString)> {
     use std::os::fd::AsRawFd;
     let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
     environment.retain(|(name, _)| name != VARIABLE);
@@ -266,10 +326,5 @@ pub(crate) fn image(
         VARIABLE.into(),
         format!("{}:{nonce}", socket.as_raw_fd()).into(),
     ));
-    let start = exec::Start {
-        environment: &environment,
-        socket: socket.as_fd(),
-        streams: None,
-    };
-    exec::ourselves(&start)
+    environment
 }

@@ -16,6 +16,11 @@ pub(crate) fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// One more descriptor, to be closed when another one is about to come that must find room.
+pub(crate) fn spare(of: &OwnedFd) -> io::Result<OwnedFd> {
+    of.try_clone()
+}
+
 /// The standard input, output and error of this process, as far as they are open.
 pub(crate) fn streams() -> [Option<BorrowedFd<'static>>; 3] {
     [0, 1, 2].map(|number| {
@@ -33,6 +38,27 @@ pub(crate) fn replace_streams(streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     retry(|| nix::unistd::dup2_stdin(streams[0]))?;
     retry(|| nix::unistd::dup2_stdout(streams[1]))?;
     retry(|| nix::unistd::dup2_stderr(streams[2]))
+}
+
+/// Closes every descriptor but `kept`, whoever in this process holds it.
+///
+/// For a process that does nothing more but with those and that ends without destructors.
+pub(crate) fn close_all_but<const N: usize>(kept: [BorrowedFd<'_>; N]) {
+    let mut numbers = kept.map(|kept| kept.as_raw_fd().unsigned_abs());
+    numbers.sort_unstable();
+    let mut first = 0;
+    for number in numbers {
+        if first < number {
+            close_between(first, number - 1);
+        }
+        first = number + 1;
+    }
+    close_between(first, libc::c_uint::MAX);
+}
+
+fn close_between(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: it takes any numbers. By the contract above nobody uses what they stand for any more.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
 /// Opens the null device in the place of each standard stream that is closed, as `std`'s start-up does.

@@ -86,7 +86,7 @@ fn enter<B: Body>(input: &mut B::Input) -> B::Output {
     );
     let function = std::ptr::NonNull::<B::Function>::dangling();
     // SAFETY: the type has no size, so that a dangling, aligned pointer is valid to read; it is `Copy`, and this entry
-    // can only be reached through a descriptor that `describe` gave away for a value of the type: this is a copy of it.
+    // can only be reached through what `describe` or `entry_of` gave away for a value of the type: this is a copy of it.
     let function = unsafe { function.read() };
     B::run(function, input)
 }
@@ -100,6 +100,13 @@ pub(crate) fn describe<B: Body>(function: B::Function) -> Option<FunctionId> {
     main_image()
         .offset_of(descriptor as usize, len)
         .map(FunctionId)
+}
+
+/// The entry of the body that runs `function`, as an address in this process and in those that are forked from it.
+pub(crate) fn entry_of<B: Body>(function: B::Function) -> Entry<B::Input, B::Output> {
+    // As in `describe`.
+    let _witness: B::Function = function;
+    enter::<B>
 }
 
 /// Finds the function behind a number, wherever that came from: `None` unless it has exactly these types.

@@ -23,6 +23,19 @@ pub(crate) fn name_thread(name: &str) -> io::Result<()> {
     Ok(nix::sys::prctl::set_name(&kept)?)
 }
 
+/// The process that has a thread of this number: its pid, and the name that the kernel has for it, of 15 bytes at most.
+pub(crate) fn process_of_thread(tid: u32) -> Option<(u32, String)> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let pid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))?
+        .trim()
+        .parse()
+        .ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((pid, name.trim_end().to_owned()))
+}
+
 /// Has the kernel kill this process when the thread that forked it ends; an error if that has happened already.
 pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -115,6 +128,12 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> io::Result<()> {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any code and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Writes out what C code of this process has printed and the C library still holds.
+pub(crate) fn flush_c_streams() {
+    // SAFETY: a null pointer means every stream that is open for writing.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 /// 16 bytes that nobody can guess.

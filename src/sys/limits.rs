@@ -1,6 +1,10 @@
 //! What the system allows: processors, and the resource limits that explain an error.
 
+use crate::sys::errno::check;
+use crate::sys::identity;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::OnceLock;
 
@@ -20,6 +24,7 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     let (resource, name) = match error.raw_os_error()? {
         libc::EMFILE | libc::ETOOMANYREFS => (Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
         libc::EAGAIN => (Resource::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        libc::EFBIG => (Resource::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
         libc::ENOMEM => (Resource::RLIMIT_AS, "RLIMIT_AS"),
         _ => return None,
     };
@@ -31,6 +36,11 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     }
 }
 
+/// How large a file may be that this process writes to. The kernel kills who writes past it, unless a signal is ignored.
+pub(crate) fn file_size() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Limits how many bytes of memory of its own this process may have (`RLIMIT_DATA`); what it shares or only reads does
 /// not count. The limit is never raised again.
 pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
@@ -39,15 +49,154 @@ pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?)
 }
 
-/// Lets this process open as many descriptors as it may ever; returns what it could before.
-pub(crate) fn raise_descriptors() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(soft)
+/// Lets this process open as many descriptors as it may ever.
+pub(crate) fn raise_descriptors() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-/// Sets how many descriptors this process may open, as it was before [`raise_descriptors`].
-pub(crate) fn restore_descriptors(soft: u64) -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
+/// What the kernel holds a process to, and what a child inherits: resource limits, processors, the mask of file modes.
+///
+/// [`Bounds::now`] has all of them; a difference has those that differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bounds {
+    /// The number of each resource, its soft and its hard limit.
+    resources: Vec<(u32, u64, u64)>,
+    /// As the kernel has them: a bit for each.
+    processors: Option<Vec<u8>>,
+    file_mode_mask: Option<u32>,
+}
+
+impl Bounds {
+    /// Those of this process; the processors are those of this thread.
+    pub(crate) fn now() -> Bounds {
+        let resources = (0..RESOURCES).filter_map(|number| {
+            let limit = change_limit(number, None).ok()?;
+            Some((number, limit.rlim_cur, limit.rlim_max))
+        });
+        Bounds {
+            resources: resources.collect(),
+            processors: processors_allowed().ok(),
+            file_mode_mask: file_mode_mask(),
+        }
+    }
+
+    /// Those of these that are not in `other` as well.
+    pub(crate) fn beyond(&self, other: &Bounds) -> Bounds {
+        let known = |limit: &&(u32, u64, u64)| !other.resources.contains(limit);
+        Bounds {
+            resources: self.resources.iter().filter(known).copied().collect(),
+            processors: self
+                .processors
+                .clone()
+                .filter(|_| self.processors != other.processors),
+            file_mode_mask: self
+                .file_mode_mask
+                .filter(|_| self.file_mode_mask != other.file_mode_mask),
+        }
+    }
+
+    /// The limit of how many processes the user may have, alone.
+    pub(crate) fn of_processes(&self) -> Bounds {
+        let is_it = |limit: &&(u32, u64, u64)| limit.0 == Resource::RLIMIT_NPROC as u32;
+        Bounds {
+            resources: self.resources.iter().filter(is_it).copied().collect(),
+            ..Bounds::default()
+        }
+    }
+
+    /// Holds this process to them, as far as it may be.
+    pub(crate) fn impose(&self) {
+        for &(number, soft, hard) in &self.resources {
+            let wanted = |soft, hard| libc::rlimit64 {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            if change_limit(number, Some(wanted(soft, hard))).is_err() {
+                // A hard limit that was lowered can be raised by few.
+                if let Ok(now) = change_limit(number, None) {
+                    let soft = soft.min(now.rlim_max);
+                    let _refused = change_limit(number, Some(wanted(soft, now.rlim_max)));
+                }
+            }
+        }
+        if let Some(processors) = &self.processors {
+            // SAFETY: the mask has the length that is given. It fails where none of them is there any more.
+            unsafe { libc::sched_setaffinity(0, processors.len(), processors.as_ptr().cast()) };
+        }
+        if let Some(mask) = self.file_mode_mask {
+            // SAFETY: `umask` takes any mask.
+            unsafe { libc::umask(mask) };
+        }
+    }
+}
+
+/// How many resources the kernel has limits for (`RLIM_NLIMITS`).
+const RESOURCES: u32 = 16;
+
+/// Returns the limit that holds, and sets another.
+fn change_limit(number: u32, to: Option<libc::rlimit64>) -> io::Result<libc::rlimit64> {
+    let mut before = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let to = to
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref::<libc::rlimit64>);
+    // SAFETY: `to` is null or a limit that outlives the call; `before` is valid for writing.
+    Errno::result(unsafe { libc::prlimit64(0, number as _, to, &mut before) })?;
+    Ok(before)
+}
+
+/// The processors that this thread may run on, as the kernel has them.
+fn processors_allowed() -> io::Result<Vec<u8>> {
+    // More than any machine has; whole words, as the kernel wants it.
+    let mut mask = vec![0u8; 1024];
+    // SAFETY: the mask has the length that is given, and any bytes are a mask.
+    let written = check(unsafe {
+        libc::syscall(
+            libc::SYS_sched_getaffinity,
+            0,
+            mask.len(),
+            mask.as_mut_ptr(),
+        )
+    })?;
+    mask.truncate(usize::try_from(written).unwrap_or(0));
+    Ok(mask)
+}
+
+/// Which modes a new file of this process does not get. There is no call that tells it without setting it.
+fn file_mode_mask() -> Option<u32> {
+    if identity::require_single_thread().is_ok() {
+        // SAFETY: `umask` takes any mask. No other thread makes a file meanwhile: there is none.
+        let mask = unsafe { libc::umask(0o077) };
+        // SAFETY: as above.
+        unsafe { libc::umask(mask) };
+        return Some(mask);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(mask.trim(), 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_of_a_process_are_whole_and_differ_by_what_is_changed() {
+        let now = Bounds::now();
+        assert_eq!(now.resources.len(), RESOURCES as usize);
+        assert!(now.processors.is_some() && now.file_mode_mask.is_some());
+        assert_eq!(now.beyond(&now), Bounds::default());
+        let mut other = now.clone();
+        other.resources[7].1 += 1;
+        other.file_mode_mask = now.file_mode_mask.map(|mask| mask ^ 0o100);
+        let beyond = now.beyond(&other);
+        assert_eq!(beyond.resources, [now.resources[7]]);
+        assert_eq!(beyond.file_mode_mask, now.file_mode_mask);
+        assert_eq!(beyond.processors, None);
+    }
 }

@@ -5,12 +5,14 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::held;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A memory file of a fixed size: the kernel refuses to resize it, so a mapping of it can never fault.
 #[derive(Debug)]
@@ -54,11 +56,7 @@ impl SealedMemory {
     /// Maps `len` bytes from `offset`, for reading and writing.
     pub(crate) fn map(&self, offset: usize, len: usize) -> io::Result<Mapping> {
         self.check(offset, len)?;
-        let raw = MmapOptions::new()
-            .offset(offset as u64)
-            .len(len)
-            .map_raw(self.file.as_raw_fd())?;
-        Ok(Mapping { raw })
+        Mapping::of(self.file.as_fd(), offset, len)
     }
 
     /// Maps `len` bytes from `offset`, for reading.
@@ -98,7 +96,17 @@ impl From<SealedMemory> for OwnedFd {
 /// Shared memory that this process may write.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // Whose guard of a word in here was forgotten holds it until its thread ends, when the kernel goes there.
+        if !self.is_any_held(0, self.raw.len()) {
+            // SAFETY: it is not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.raw) };
+        }
+    }
 }
 
 /// Shared memory that only others write; a stray write of ours would fault.
@@ -108,6 +116,37 @@ pub(crate) struct ReadOnlyMapping {
 }
 
 impl Mapping {
+    /// Maps a range that lies in the file, whose size is sealed, as the caller has seen.
+    pub(in crate::sys) fn of(
+        file: BorrowedFd<'_>,
+        offset: usize,
+        len: usize,
+    ) -> io::Result<Mapping> {
+        let raw = MmapOptions::new()
+            .offset(offset as u64)
+            .len(len)
+            .map_raw(file.as_raw_fd())?;
+        Ok(Mapping {
+            raw: ManuallyDrop::new(raw),
+        })
+    }
+
+    /// Appends `len` bytes from `offset` to `out`, which must have room: it does not grow.
+    ///
+    /// # Panics
+    ///
+    /// Where the range is out of the mapping, or the spare capacity of `out` too small.
+    #[inline]
+    pub(crate) fn append_to(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
+        append(&self.raw, offset, len, out);
+    }
+
+    /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
+    pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
+        let start = self.raw.as_ptr().addr() + offset;
+        held::is_any_within(start..start + len)
+    }
+
     /// The aligned 64-bit word at `offset`.
     ///
     /// # Panics
@@ -116,6 +155,53 @@ impl Mapping {
     #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         word_of(&self.raw, offset)
+    }
+
+    /// The aligned 32-bit word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::word`], where `offset` is not a multiple of 4.
+    #[inline]
+    pub(crate) fn word32(&self, offset: usize) -> &AtomicU32 {
+        word32_of(&self.raw, offset)
+    }
+
+    /// The `count` aligned 64-bit words from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mapping::word`].
+    #[inline]
+    pub(crate) fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let len = count.checked_mul(8);
+        assert!(
+            offset % 8 == 0 && len.is_some_and(|len| in_range(&self.raw, offset, len)),
+            "no words at this offset"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let first = unsafe { self.raw.as_mut_ptr().add(offset) };
+        // SAFETY: `count` words from there are in the mapping, as just checked, and each is as in `word_of`.
+        unsafe { std::slice::from_raw_parts(first.cast_const().cast(), count) }
+    }
+
+    /// Copies from `offset` to `out`.
+    ///
+    /// # Panics
+    ///
+    /// Where so much is not there.
+    #[inline]
+    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(
+            in_range(&self.raw, offset, out.len()),
+            "read past the end of a mapping"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let source = unsafe { self.raw.as_ptr().add(offset) };
+        // SAFETY: `source` is readable for `out.len()` bytes as long as `self` lives, its file is sealed against
+        // shrinking, and `out` is ordinary memory that cannot overlap it. Another process may write the source
+        // meanwhile: any bytes may come out, all of them valid as `u8`.
+        unsafe { std::ptr::copy_nonoverlapping(source, out.as_mut_ptr(), out.len()) };
     }
 
     /// Copies `bytes` to `offset`.
@@ -156,21 +242,23 @@ impl ReadOnlyMapping {
     /// Where the range is out of the mapping, or the spare capacity of `out` too small.
     #[inline]
     pub(crate) fn append_to(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
-        assert!(
-            in_range(&self.raw, offset, len),
-            "read past the end of a mapping"
-        );
-        let spare = &mut out.spare_capacity_mut()[..len];
-        // SAFETY: `offset` is in the mapping, as just checked.
-        let source = unsafe { self.raw.as_ptr().add(offset) };
-        // SAFETY: `source` is readable for `len` bytes as long as `self` lives, and its file is sealed against
-        // shrinking; `spare` has exactly `len` bytes of its own. Another process may write the source meanwhile: any
-        // bytes may come out, all of them valid as `u8`.
-        unsafe { std::ptr::copy_nonoverlapping(source, spare.as_mut_ptr().cast(), len) };
-        let filled = out.len() + len;
-        // SAFETY: the `len` bytes behind the old length are the ones just written, within the capacity.
-        unsafe { out.set_len(filled) };
+        append(&self.raw, offset, len, out);
     }
+}
+
+#[inline]
+fn append(raw: &MmapRaw, offset: usize, len: usize, out: &mut Vec<u8>) {
+    assert!(in_range(raw, offset, len), "read past the end of a mapping");
+    let spare = &mut out.spare_capacity_mut()[..len];
+    // SAFETY: `offset` is in the mapping, as just checked.
+    let source = unsafe { raw.as_ptr().add(offset) };
+    // SAFETY: `source` is readable for `len` bytes as long as `raw` lives, and its file is sealed against
+    // shrinking; `spare` has exactly `len` bytes of its own. Another process may write the source meanwhile: any
+    // bytes may come out, all of them valid as `u8`.
+    unsafe { std::ptr::copy_nonoverlapping(source, spare.as_mut_ptr().cast(), len) };
+    let filled = out.len() + len;
+    // SAFETY: the `len` bytes behind the old length are the ones just written, within the capacity.
+    unsafe { out.set_len(filled) };
 }
 
 #[inline]
@@ -190,6 +278,18 @@ fn word_of(raw: &MmapRaw, offset: usize) -> &AtomicU64 {
     // `raw` is borrowed; every process reads and writes it as an atomic only, and through a mapping for reading it is
     // loaded only (`ReadOnlyMapping` has no other use of it), which faults on no 64-bit platform.
     unsafe { AtomicU64::from_ptr(word.cast()) }
+}
+
+#[inline]
+fn word32_of(raw: &MmapRaw, offset: usize) -> &AtomicU32 {
+    assert!(
+        offset % 4 == 0 && in_range(raw, offset, 4),
+        "no word at this offset"
+    );
+    // SAFETY: `offset` is in the mapping, as just checked.
+    let word = unsafe { raw.as_mut_ptr().add(offset) };
+    // SAFETY: as in `word_of`, for a multiple of 4.
+    unsafe { AtomicU32::from_ptr(word.cast()) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ impl PidFd {
         let number = i32::try_from(result).map_err(io::Error::other)?;
         // SAFETY: the kernel has just opened this descriptor for us, close-on-exec.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        PidFd::opened(descriptor)
+    }
+
+    /// Takes a pidfd that was just opened, whatever number it has.
+    pub(crate) fn opened(descriptor: OwnedFd) -> io::Result<PidFd> {
         Ok(PidFd {
             descriptor: above_streams(descriptor)?,
         })
@@ -60,6 +65,11 @@ impl PidFd {
     /// Interrupts the process, as Ctrl-C does (`SIGINT`).
     pub(crate) fn interrupt(&self) -> io::Result<()> {
         self.signal(Signal::SIGINT)
+    }
+
+    /// Has the process go on, if it was stopped (`SIGCONT`).
+    pub(crate) fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
     }
 
     /// Ends the process at once (`SIGKILL`).

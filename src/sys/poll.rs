@@ -8,6 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Blocks until one of `descriptors` is readable or closed, or `deadline` passes; tells which are.
@@ -104,5 +105,38 @@ impl Wake {
     /// Makes it unreadable again.
     pub(crate) fn clear(&self) {
         let _nothing_there = nix::unistd::read(&self.event, &mut [0; 8]);
+    }
+}
+
+/// A descriptor that is readable as long as its count, which any process that has it changes, is not 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    event: Arc<OwnedFd>,
+}
+
+impl Counter {
+    pub(crate) fn new() -> io::Result<Counter> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_SEMAPHORE;
+        let event = EventFd::from_flags(flags)?;
+        Ok(Counter::adopt(Arc::new(above_streams(event.into())?)))
+    }
+
+    /// Takes a descriptor that came from elsewhere, whatever it is.
+    pub(crate) fn adopt(event: Arc<OwnedFd>) -> Counter {
+        Counter { event }
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<OwnedFd> {
+        &self.event
+    }
+
+    /// Counts up. It fails only where the count is as high as it gets, or where the descriptor is no such counter.
+    pub(crate) fn add(&self, count: u64) {
+        let _full = retry(|| nix::unistd::write(&self.event, &count.to_ne_bytes()));
+    }
+
+    /// Counts down by one; returns false where it was 0.
+    pub(crate) fn take(&self) -> bool {
+        retry(|| nix::unistd::read(&self.event, &mut [0; 8])).is_ok_and(|len| len == 8)
     }
 }

@@ -1,11 +1,12 @@
 //! Signals: dispositions of a fresh child, the descriptor that tells of ended children, and a word on stack overflow.
 
+use crate::sys::poll::Wake;
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::raw::{c_int, c_void};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Has a write to a closed pipe be an error, not a signal, as in any Rust program.
 pub(crate) fn ignore_broken_pipes() -> io::Result<()> {
@@ -40,40 +41,93 @@ pub(crate) fn unblock_all() -> io::Result<()> {
 
 /// Runs `start` with every signal blocked for this thread: a thread that is started there handles none.
 pub(crate) fn with_all_blocked<T>(start: impl FnOnce() -> T) -> io::Result<T> {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let started = start();
-    before.thread_set_mask()?;
-    Ok(started)
+    let _blocked = AllBlocked::for_this_thread()?;
+    Ok(start())
 }
 
-/// A descriptor that is readable when a child has ended.
+/// Leaves every signal to the kernel, as in a program that was just executed.
+pub(crate) fn reset_all() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no function is installed. It fails for those that are the kernel's or the C library's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// As long as it lives, no handler of a signal runs in the thread that made it; a process that is forked meanwhile starts
+/// the same.
+#[derive(Debug)]
+pub(crate) struct AllBlocked {
+    before: SigSet,
+}
+
+impl AllBlocked {
+    pub(crate) fn for_this_thread() -> io::Result<AllBlocked> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        Ok(AllBlocked { before })
+    }
+}
+
+impl Drop for AllBlocked {
+    fn drop(&mut self) {
+        // It fails for no set.
+        let _set = self.before.thread_set_mask();
+    }
+}
+
+/// The descriptor that the handler of `SIGCHLD` makes readable; -1 where there is none.
+static CHILD_NEWS: AtomicI32 = AtomicI32::new(-1);
+
+/// A descriptor that is readable when a child has ended. A process has one at most.
+///
+/// It is a handler that makes it readable, on whatever thread: a blocked signal and a `signalfd` would do on this thread
+/// alone, and where a constructor has started another, that one would take the signal and drop it.
 #[derive(Debug)]
 pub(crate) struct ChildNews {
-    descriptor: SignalFd,
+    wake: Wake,
 }
 
 impl ChildNews {
-    /// Blocks `SIGCHLD` for this thread and makes the descriptor.
+    /// Installs the handler and makes the descriptor.
     pub(crate) fn open() -> io::Result<ChildNews> {
-        let mask = SigSet::from(Signal::SIGCHLD);
-        mask.thread_block()?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(ChildNews {
-            descriptor: SignalFd::with_flags(&mask, flags)?,
-        })
+        let wake = Wake::new()?;
+        CHILD_NEWS.store(wake.descriptor().as_raw_fd(), Ordering::Release);
+        let news = ChildNews { wake };
+        let flags = SaFlags::SA_RESTART | SaFlags::SA_NOCLDSTOP | SaFlags::SA_ONSTACK;
+        let action = SigAction::new(SigHandler::Handler(on_child), flags, SigSet::empty());
+        // SAFETY: `on_child` calls nothing but what is safe in a signal handler.
+        unsafe { nix::sys::signal::sigaction(Signal::SIGCHLD, &action) }?;
+        Ok(news)
     }
 
     /// Makes the descriptor unreadable until the next child ends.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        while self.descriptor.read_signal()?.is_some() {}
-        Ok(())
+    pub(crate) fn clear(&self) {
+        self.wake.clear();
     }
 }
 
 impl AsFd for ChildNews {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.wake.descriptor()
     }
+}
+
+impl Drop for ChildNews {
+    /// Leaves `SIGCHLD` to the kernel, before the descriptor's number means another file.
+    fn drop(&mut self) {
+        // It fails for no valid signal.
+        let _set = set(Signal::SIGCHLD, SigHandler::SigDfl);
+        CHILD_NEWS.store(-1, Ordering::Release);
+    }
+}
+
+extern "C" fn on_child(_signal: c_int) {
+    let errno = Errno::last_raw();
+    let number = CHILD_NEWS.load(Ordering::Acquire);
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: `write` is safe in a signal handler; the bytes are a local of that length. It fails where the descriptor is
+    // readable already, or is none.
+    unsafe { libc::write(number, one.as_ptr().cast(), one.len()) };
+    Errno::set_raw(errno);
 }
 
 /// Installs what `std`'s start-up would have: a signal stack of its own and a word on standard error when this thread's

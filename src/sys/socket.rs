@@ -29,6 +29,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((above_streams(reader)?, above_streams(writer)?))
 }
 
+/// Says that nothing more is sent here, whoever else holds the socket: a process that was forked, for one.
+pub(crate) fn end_sending(socket: BorrowedFd<'_>) {
+    // It fails where the peer is gone, who then need not be told.
+    let _gone = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+}
+
 /// Whether the kernel sends now or says that it would block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -78,8 +84,8 @@ pub(crate) fn send(
 ///
 /// # Errors
 ///
-/// `InvalidData` where the record or its descriptors came in part, as they do where this process may open no more. Those
-/// that did come are closed.
+/// `EMFILE` where this process may open no more descriptors, so that not all of the record's came; those that did are
+/// closed. `InvalidData` where the record is longer than any of ours.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     patience: Patience,
@@ -88,7 +94,10 @@ pub(crate) fn receive(
     let Some(part) = receive_into(socket, &mut record, patience)? else {
         return Ok(None);
     };
-    if part.is_cut || part.lost_descriptors {
+    if part.lost_descriptors {
+        return Err(nix::errno::Errno::EMFILE.into());
+    }
+    if part.is_cut {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a record came in part",
@@ -115,6 +124,37 @@ pub(crate) fn receive_into(
     record: &mut [u8],
     patience: Patience,
 ) -> io::Result<Option<Part>> {
+    receive_as(socket, record, patience.flags())
+}
+
+/// As [`receive_into`], at once and without taking the record away: it and its descriptors are to be had again. After
+/// [`rewind_peeks`], each call looks at the record behind the last.
+pub(crate) fn peek_into(socket: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<Option<Part>> {
+    receive_as(socket, record, Patience::Now.flags() | MsgFlags::MSG_PEEK)
+}
+
+/// Has [`peek_into`] look at the first record next. This is a property of the socket, in whichever process.
+pub(crate) fn rewind_peeks(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let first: libc::c_int = 0;
+    // SAFETY: the option's value is one `int`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw const first).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+fn receive_as(
+    socket: BorrowedFd<'_>,
+    record: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<Option<Part>> {
     // Words, so that it is aligned for the headers that the kernel writes there.
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec {
@@ -126,7 +166,7 @@ pub(crate) fn receive_into(
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    let flags = patience.flags().bits() | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags.bits() | libc::MSG_CMSG_CLOEXEC;
     let received = retry(|| {
         message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: the message points to one buffer and one control buffer with their lengths, all of which outlive the

@@ -1,7 +1,7 @@
 //! A function that is called once in a process of its own: its arguments there, its result or failure back.
 
 use crate::error::{TaskError, TaskErrorKind};
-use crate::sys::function::{Body, FunctionId, describe};
+use crate::sys::function::{Body, Entry, FunctionId, describe, entry_of};
 use crate::task::guard::guard;
 use crate::task::items::panic_words;
 use crate::task::portable::{Portable, Stateless};
@@ -73,7 +73,12 @@ fn call_once<A: Portable, T: Portable>(
         Ok(arguments) => arguments.map_err(undecoded)?,
         Err(panic) => return Err(undecoded(panic_words(&panic))),
     };
-    let result = guard(|| function(arguments))?;
+    run_and_pack(|| function(arguments))
+}
+
+/// Runs a function and encodes what it returns.
+pub(crate) fn run_and_pack<T: Portable>(function: impl FnOnce() -> T) -> Result<Packed, TaskError> {
+    let result = guard(function)?;
     let unencoded = |why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<T>(), why);
     let mut bytes = Vec::new();
     let packed = guard(|| {
@@ -91,12 +96,30 @@ fn call_once<A: Portable, T: Portable>(
     })
 }
 
-/// The number of a function that is called once.
-pub(crate) fn describe_call<F, A, T>(function: F) -> Option<FunctionId>
+/// A function that a process can be started with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Callable {
+    /// What it is called by in every process of this executable; `None` where its code is not in there.
+    pub(crate) id: Option<FunctionId>,
+    /// What it is called by in this process, and in those that are forked from it.
+    pub(crate) entry: Entry<Call, Returned>,
+}
+
+impl Callable {
+    pub(crate) fn of<B: Body<Input = Call, Output = Returned>>(function: B::Function) -> Callable {
+        Callable {
+            id: describe::<B>(function),
+            entry: entry_of::<B>(function),
+        }
+    }
+}
+
+/// A function that is called once, as a process is started with it.
+pub(crate) fn describe_call<F, A, T>(function: F) -> Callable
 where
     F: Fn(A) -> T + Stateless,
     A: Portable,
     T: Portable,
 {
-    describe::<Once<F, A, T>>(function)
+    Callable::of::<Once<F, A, T>>(function)
 }

@@ -172,7 +172,8 @@ impl<A, R> Serialize for Closure<A, R> {
         }
         let id = self.id.ok_or_else(|| {
             S::Error::custom(
-                "the closure's code is not in the main executable: that takes `StartMethod::Fork`, which this version does not have",
+                "the closure's code is in a library that was loaded into another program, not in the main executable, where the \
+                 receiver would look for it; a `Process` by `StartMethod::Fork` can run such code",
             )
         })?;
         let mut captures = Vec::new();

@@ -12,7 +12,7 @@ pub use closure::Closure;
 pub use initial::worker_state;
 pub use portable::{Portable, Stateless};
 
-pub(crate) use call::{Arrived, Call, Returned, describe_call};
+pub(crate) use call::{Arrived, Call, Callable, Returned, describe_call, run_and_pack};
 pub(crate) use guard::{Echo, guard, record_panics};
 pub(crate) use initial::{Arguments, describe_initializer, drop_worker_state};
 pub(crate) use items::{Items, Produced, Received, pack_captures};

@@ -1,10 +1,12 @@
 //! Values to bytes and back. The only file that names bincode.
 
+use crate::wire::bounded::{Bounded, Budget};
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
 
 /// What one encoded value may hold, in bytes.
 const VALUE_MAX: usize = 4 << 30;
@@ -64,12 +66,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 fn decode_within<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, String> {
-    let (value, used) = bincode::serde::decode_from_slice(bytes, config::<LIMIT>()).map_err(
-        |error| match error {
-            bincode::error::DecodeError::OtherString(message) => message,
-            other => other.to_string(),
-        },
-    )?;
+    let budget = Budget::of(bytes.len());
+    let seed = Bounded::new(PhantomData::<T>, &budget);
+    let decoded = bincode::serde::seed_decode_from_slice(seed, bytes, config::<LIMIT>());
+    let (value, used) = decoded.map_err(|error| match error {
+        bincode::error::DecodeError::OtherString(message) => message,
+        other => other.to_string(),
+    })?;
     if used == bytes.len() {
         Ok(value)
     } else {

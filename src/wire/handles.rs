@@ -22,6 +22,9 @@ use std::sync::Arc;
 const NO_SCOPE: &str = "a handle means something to processes of this program only: it travels in their messages, and has no \
                         other form";
 
+const NO_DESCRIPTOR: &str = "a handle came without its descriptors: this process may open no more (RLIMIT_NOFILE), or what \
+                             sent it has gone wrong";
+
 /// What rides along with one encoded value.
 #[derive(Default)]
 pub(crate) struct Enclosed {
@@ -175,7 +178,7 @@ impl<'de> Deserialize<'de> for Descriptor {
                 .ok()
                 .and_then(|place| descriptors.get(place))
                 .map(|descriptor| Descriptor(Arc::clone(descriptor)))
-                .ok_or_else(|| D::Error::custom("a handle came without its descriptors")),
+                .ok_or_else(|| D::Error::custom(NO_DESCRIPTOR)),
             _ => Err(D::Error::custom(NO_SCOPE)),
         })
     }

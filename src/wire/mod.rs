@@ -1,7 +1,9 @@
 //! Values as bytes, batches of them, and the link that carries messages between two processes.
 
+mod bounded;
 pub(crate) mod codec;
 pub(crate) mod handles;
+mod slot;
 pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;

@@ -43,6 +43,33 @@ pub(crate) fn extend_numbers<T: 'static>(bytes: &[u8], out: &mut Vec<T>) {
     });
 }
 
+/// The bytes of a number; `None` for any other value.
+#[inline]
+pub(crate) fn number_bytes<T: 'static>(value: &T) -> Option<&[u8]> {
+    let value: &dyn Any = value;
+    for_each_number!(S => {
+        if let Some(number) = value.downcast_ref::<S>() {
+            return Some(bytemuck::bytes_of(number));
+        }
+    });
+    None
+}
+
+/// The number of which `bytes` are the bytes; `None` where they are not, or where `T` is something else.
+#[inline]
+pub(crate) fn number_from<T: 'static>(bytes: &[u8]) -> Option<T> {
+    let mut value: Option<T> = None;
+    {
+        let value: &mut dyn Any = &mut value;
+        for_each_number!(S => {
+            if let Some(value) = value.downcast_mut::<Option<S>>() {
+                *value = bytes.try_into().ok().map(S::from_ne_bytes);
+            }
+        });
+    }
+    value
+}
+
 /// A value that is its own encoding.
 pub(crate) trait Raw: fmt::Debug + Send + Sync {
     fn bytes(&self) -> &[u8];
@@ -129,6 +156,16 @@ pub(crate) fn from_raw<T: 'static>(bytes: Vec<u8>) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_its_bytes_and_nothing_else_is() {
+        let bytes = number_bytes(&-1.5_f32).unwrap();
+        assert_eq!(number_from::<f32>(bytes), Some(-1.5));
+        assert_eq!(number_from::<f64>(bytes), None);
+        assert_eq!(number_from::<i128>(&(-7_i128).to_ne_bytes()), Some(-7));
+        assert_eq!(number_bytes(&'a'), None);
+        assert_eq!(number_from::<bool>(&[1]), None);
+    }
 
     #[test]
     fn numbers_travel_as_their_bytes() {

@@ -47,7 +47,11 @@ pub(crate) fn role_of(act: &str, method: StartMethod) -> String {
 /// Takes apart what [`role_of`] made.
 pub(crate) fn act_and_method(role: &str) -> (&str, StartMethod) {
     let (act, method) = role.split_once(" by ").unwrap();
-    let methods = [StartMethod::ForkServer, StartMethod::Spawn];
+    let methods = [
+        StartMethod::ForkServer,
+        StartMethod::Spawn,
+        StartMethod::Fork,
+    ];
     (
         act,
         methods
@@ -79,6 +83,40 @@ pub(crate) fn in_own_process(test: &str, limit: Duration, body: impl FnOnce() + 
         ended.status, ended.stdout, ended.stderr
     );
     ended.assert_nothing_left();
+}
+
+/// As [`in_own_process`], with `body` on the only thread of a process: libtest has threads, so it is forked from there.
+pub(crate) fn on_the_only_thread(
+    test: &str,
+    limit: Duration,
+    body: impl FnOnce() + Send + 'static,
+) {
+    in_own_process(test, limit, || {
+        assert_eq!(super::unsafely::in_fork(body), 0, "see above");
+    });
+}
+
+/// Plays the application before `main`, where there is no other thread yet, if its role is to fork.
+pub(crate) fn play_before_main(play: fn()) {
+    // This image is to become a process of an application that plays already.
+    let is_child = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("MULTIPROCESS_CHILD_")
+    };
+    if env::vars_os().any(|(name, _)| is_child(name)) {
+        return;
+    }
+    if !role().is_some_and(|role| role.ends_with("by Fork")) {
+        return;
+    }
+    let code = match std::panic::catch_unwind(play) {
+        Ok(()) => {
+            println!("1 passed");
+            0
+        }
+        Err(_) => 101,
+    };
+    std::process::exit(code)
 }
 
 /// This test binary as an application that is yet to be started.

@@ -32,6 +32,8 @@ pub(crate) struct ProcessInfo {
 impl Census {
     /// Counts now.
     pub(crate) fn now() -> Census {
+        // Takes note of those that have ended meanwhile.
+        let _alive = multiprocess::active_children();
         Census {
             descriptors: descriptors(),
             threads: fs::read_dir("/proc/self/task").unwrap().count(),

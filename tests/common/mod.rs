@@ -11,8 +11,10 @@
 
 pub(crate) mod alone;
 pub(crate) mod census;
+pub(crate) mod many;
 pub(crate) mod meet;
 pub(crate) mod unsafely;
+pub(crate) mod victim;
 
 use census::Census;
 use multiprocess::{Pool, Process, StartMethod, TaskError, TaskErrorKind};
@@ -79,6 +81,67 @@ macro_rules! each_method_alone {
 }
 pub(crate) use each_method_alone;
 
+/// As [`each_method`], with `name::fork` as well. Its body runs by itself, on the only thread of a process.
+macro_rules! every_method {
+    ($name:ident, |$method:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($method: multiprocess::StartMethod) $body
+
+            #[test]
+            fn fork_server() {
+                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::ForkServer));
+            }
+
+            #[test]
+            fn spawn() {
+                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::Spawn));
+            }
+
+            #[test]
+            fn fork() {
+                let test = crate::common::alone::test_path(module_path!(), "fork");
+                crate::common::alone::on_the_only_thread(&test, crate::common::LIMIT, || body(multiprocess::StartMethod::Fork));
+            }
+        }
+    };
+}
+pub(crate) use every_method;
+
+/// As [`each_method_alone`], with `name::fork` as well. Its body runs on the only thread of its process.
+macro_rules! every_method_alone {
+    ($name:ident, |$method:ident| $body:block) => {
+        crate::common::every_method_alone!($name, crate::common::LIMIT, |$method| $body);
+    };
+    ($name:ident, $limit:expr, |$method:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($method: multiprocess::StartMethod) $body
+
+            #[test]
+            fn fork_server() {
+                let test = crate::common::alone::test_path(module_path!(), "fork_server");
+                crate::common::alone::in_own_process(&test, $limit, || crate::common::clean(multiprocess::StartMethod::ForkServer, body));
+            }
+
+            #[test]
+            fn spawn() {
+                let test = crate::common::alone::test_path(module_path!(), "spawn");
+                crate::common::alone::in_own_process(&test, $limit, || crate::common::clean(multiprocess::StartMethod::Spawn, body));
+            }
+
+            #[test]
+            fn fork() {
+                let test = crate::common::alone::test_path(module_path!(), "fork");
+                crate::common::alone::on_the_only_thread(&test, $limit, || crate::common::clean(multiprocess::StartMethod::Fork, body));
+            }
+        }
+    };
+}
+pub(crate) use every_method_alone;
+
 /// Runs `body` on a thread of its own and fails when it has not ended within `limit`.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
@@ -109,6 +172,13 @@ pub(crate) fn clean(method: StartMethod, body: impl FnOnce(StartMethod)) {
         assert_serves(&pool(warmed, 1));
         let process = Process::builder()
             .start_method(warmed)
+            .spawn(1_u32, |one| one)
+            .unwrap();
+        assert_eq!(process.join().unwrap(), 1);
+    }
+    if method == StartMethod::Fork {
+        let process = Process::builder()
+            .start_method(method)
             .spawn(1_u32, |one| one)
             .unwrap();
         assert_eq!(process.join().unwrap(), 1);

@@ -67,6 +67,18 @@ pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
     }
 }
 
+/// Forks a child that runs `body` and ends; returns its pid at once. Whoever calls this collects it.
+pub(crate) fn fork_child(body: impl FnOnce()) -> nix::unistd::Pid {
+    // SAFETY: as in `in_fork`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            exit_at_once(if result.is_ok() { 0 } else { 101 })
+        }
+    }
+}
+
 /// Removes an environment variable of this process.
 pub(crate) fn unset_environment(name: &str) {
     // SAFETY: as in `set_environment`.
@@ -76,12 +88,21 @@ pub(crate) fn unset_environment(name: &str) {
 /// With this in its environment, an image of the test binary starts a thread before `main`.
 pub(crate) const THREAD_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_THREAD_BEFORE_MAIN";
 
+/// With this in its environment, an image of the test binary starts a process before `main`; one that is refused prints why.
+pub(crate) const PROCESS_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_PROCESS_BEFORE_MAIN";
+
 #[used]
 // SAFETY: the section is a list of functions without arguments that matter and without a result.
 #[unsafe(link_section = ".init_array.00099")]
-static CONSTRUCTOR: extern "C" fn() = start_thread_if_asked;
+static CONSTRUCTOR: extern "C" fn() = start_what_is_asked;
 
-extern "C" fn start_thread_if_asked() {
+extern "C" fn start_what_is_asked() {
+    if env::var_os(PROCESS_BEFORE_MAIN).is_some() {
+        match multiprocess::Process::spawn(20, |n: i32| n + 1).map(|child| child.join()) {
+            Ok(result) => println!("before main: {}", result.unwrap()),
+            Err(error) => println!("before main: {error}"),
+        }
+    }
     if env::var_os(THREAD_BEFORE_MAIN).is_some() {
         thread::spawn(|| {
             loop {
@@ -107,3 +128,22 @@ pub(crate) fn fill_sockets() {
         while unsafe { libc::send(number, record.as_ptr().cast(), record.len(), flags) } > 0 {}
     }
 }
+
+/// Has `$play` run before `main`, on the only thread of the program, where the role that it finds is to fork.
+macro_rules! plays_before_main {
+    ($play:path) => {
+        #[used]
+        #[allow(
+            unsafe_code,
+            reason = "the section is a list of functions of this type"
+        )]
+        #[unsafe(link_section = ".init_array")]
+        static PLAYS_BEFORE_MAIN: extern "C" fn() = {
+            extern "C" fn constructor() {
+                crate::common::alone::play_before_main($play);
+            }
+            constructor
+        };
+    };
+}
+pub(crate) use plays_before_main;

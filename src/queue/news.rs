@@ -1,0 +1,100 @@
+//! What is told beside messages: that a queue is closed, what is done with, and that its descriptor is readable.
+
+use crate::deadline::Deadline;
+use crate::queue::core::{Core, Failure};
+use crate::sys::robust;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// How much too high an event can be made before it is not lowered at once any more.
+const SETTLE_MAX: usize = 4096;
+
+impl Core {
+    /// Closes the queue, for everybody.
+    pub(crate) fn close(&self) {
+        let ledger = self.ledger();
+        self.event.add(1);
+        if robust::prepare().is_err() {
+            // Without memory for this thread: who sleeps already is woken by the next one who comes.
+            return ledger.close();
+        }
+        ledger.get_side().announce(|| ledger.close());
+        self.pass_closing_on();
+    }
+
+    /// Does what follows from closing. Whoever closed may have died before it.
+    pub(crate) fn pass_closing_on(&self) {
+        // Again: what was there before may have been taken off by `settle`.
+        self.event.add(1);
+        self.ledger().put_side().announce(|| ());
+    }
+
+    /// One message more is done with; returns false if all were.
+    pub(crate) fn finish(&self) -> io::Result<bool> {
+        robust::prepare()?;
+        let ledger = self.ledger();
+        Ok(ledger.finish_one_of_many() || ledger.done_side().announce(|| ledger.finish()))
+    }
+
+    /// Waits until all messages are done with.
+    pub(crate) fn wait_until_done(&self, deadline: Deadline) -> Result<(), Failure> {
+        robust::prepare()?;
+        let ledger = self.ledger();
+        let is_there = || ledger.is_all_done();
+        if is_there() {
+            return Ok(());
+        }
+        let mut inside = ledger.done_side().enter(deadline).ok_or(Failure::Timeout)?;
+        while !is_there() {
+            inside = inside.wait(is_there, deadline).ok_or(Failure::Timeout)?;
+        }
+        inside.leave(is_there);
+        Ok(())
+    }
+
+    /// The descriptor that is readable when something is there to be got, from now on.
+    pub(crate) fn watched(&self) -> BorrowedFd<'_> {
+        let ledger = self.ledger();
+        if ledger.watched() < 2 {
+            ledger.set_watched(1);
+            self.event.add(ledger.len().saturating_add(2).min(1 << 62));
+            ledger.set_watched(2);
+            // So that it is not readable at first when nothing is there.
+            let _settled = self.is_ready();
+        }
+        self.event.handle().as_fd()
+    }
+
+    /// Whether a get would end at once. Where it would not, the descriptor is not readable after this, as a rule.
+    pub(crate) fn is_ready(&self) -> bool {
+        if self.has_news() {
+            return true;
+        }
+        if self.ledger().watched() > 0 && robust::prepare().is_ok() {
+            self.settle();
+        }
+        false
+    }
+
+    /// Takes off what the event says too much, if nothing is in the queue.
+    #[cold]
+    pub(crate) fn settle(&self) {
+        let ledger = self.ledger();
+        let Some(getting) = ledger.get_side().try_enter() else {
+            return;
+        };
+        if let Some(putting) = ledger.put_side().try_enter() {
+            if ledger.len() == 0 && !ledger.is_closed() {
+                let mut taken = 0;
+                while taken < SETTLE_MAX && self.event.take() {
+                    taken += 1;
+                }
+                if ledger.is_closed() {
+                    self.event.add(1);
+                }
+            }
+            putting.leave(|| self.has_room_for(0) || ledger.is_closed());
+        }
+        getting.leave(|| self.has_news());
+    }
+}

@@ -1,0 +1,148 @@
+//! Putting a message: the put side's steps. The argument stands in `core`.
+
+use crate::deadline::Deadline;
+use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
+use crate::queue::ledger::Corrupt;
+use crate::queue::letters::{LETTER_MAX, records_of};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A queue that is empty starts again when it has come so far.
+const REWIND: u64 = 256 << 10;
+
+impl Core {
+    /// Puts one message.
+    pub(crate) fn put(
+        &self,
+        bytes: &[u8],
+        descriptors: &[Arc<OwnedFd>],
+        limit: Limit,
+    ) -> Result<(), Failure> {
+        if descriptors.len() > LETTER_MAX {
+            return Err(Failure::TooManyDescriptors);
+        }
+        let ledger = self.ledger();
+        let records = records_of(descriptors.len());
+        let is_there = || self.has_room_for(records) || ledger.is_closed();
+        let side = ledger.put_side();
+        let mut inside = self.enter_when(side, is_there, &self.spin_to_put, limit)?;
+        loop {
+            let placed = if ledger.is_closed() {
+                Err(Failure::Closed)
+            } else {
+                self.place(bytes, descriptors)
+            };
+            match placed {
+                Ok(true) => break,
+                // The socket is full of what others have put: until some of it is got, there is no room.
+                Ok(false) => {
+                    let Limit::Until(deadline) = limit else {
+                        inside.leave(is_there);
+                        return Err(Failure::NotNow);
+                    };
+                    let got = ledger.got();
+                    let is_there = || ledger.got() != got || ledger.is_closed();
+                    inside = inside.wait(is_there, deadline).ok_or(Failure::Timeout)?;
+                }
+                Err(failure) => {
+                    inside.leave(is_there);
+                    return Err(failure);
+                }
+            }
+        }
+        inside.leave(is_there);
+        Ok(())
+    }
+
+    /// Writes a message and publishes it; returns false if its descriptors do not fit in the socket. Inside the put side.
+    #[inline]
+    fn place(&self, bytes: &[u8], descriptors: &[Arc<OwnedFd>]) -> Result<bool, Failure> {
+        let ledger = self.ledger();
+        let put = ledger.put();
+        let tail = ledger.tail(put);
+        let base = self.rewound(put, tail)?;
+        let at = tail.checked_sub(base).ok_or(Corrupt)?;
+        let taken = (HEADER as u64 + bytes.len() as u64).next_multiple_of(8);
+        let next = tail.checked_add(taken).ok_or(Corrupt)?;
+        // The first message stands at the base or behind it.
+        if next - base > self.store.reach() {
+            let span = next.checked_sub(ledger.lowest_head()).ok_or(Corrupt)?;
+            if span > self.store.reach() {
+                return Err(Failure::NoRoom);
+            }
+        }
+        let letter = if descriptors.is_empty() {
+            0
+        } else {
+            match self.send_letter(descriptors)? {
+                Some(letter) => letter,
+                None => return Ok(false),
+            }
+        };
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&(bytes.len() as u64).to_ne_bytes());
+        header[8..16].copy_from_slice(&(descriptors.len() as u64).to_ne_bytes());
+        header[16..].copy_from_slice(&letter.to_ne_bytes());
+        self.store.write(at, &header, &self.put_window)?;
+        self.store
+            .write(at + HEADER as u64, bytes, &self.put_window)?;
+        if at + taken > ledger.high() {
+            ledger.set_high(at + taken);
+        }
+        if !descriptors.is_empty() {
+            ledger.add_records(records_of(descriptors.len()));
+        }
+        if ledger.watched() > 0 {
+            self.event.add(1);
+        }
+        if ledger.get_side().announce(|| ledger.publish(put, next)) {
+            Ok(true)
+        } else {
+            // It was closed meanwhile; else another process has written over the count.
+            Err(if ledger.is_closed() {
+                Failure::Closed
+            } else {
+                Failure::Corrupt
+            })
+        }
+    }
+
+    /// The base for the next message: where the queue is empty and has come far, that is where the message will stand.
+    #[inline]
+    fn rewound(&self, put: u64, tail: u64) -> Result<u64, Corrupt> {
+        let ledger = self.ledger();
+        let base = ledger.base();
+        if tail.checked_sub(base).ok_or(Corrupt)? < REWIND || ledger.got() != put {
+            return Ok(base);
+        }
+        self.start_again(tail);
+        Ok(tail)
+    }
+
+    /// Sends descriptors and returns their number; `None` if others have to be got first.
+    fn send_letter(&self, descriptors: &[Arc<OwnedFd>]) -> Result<Option<u64>, Failure> {
+        let ledger = self.ledger();
+        ledger.set_lettered();
+        let letter = ledger.next_letter();
+        let mut sent = 0;
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        match self.letters.send(letter, descriptors, &mut sent) {
+            Err(error) if is_full(&error) => {}
+            result => return Ok(result.map(|()| Some(letter))?),
+        }
+        if ledger.len() > 0 {
+            return Ok(None);
+        }
+        // All but our own is left over from processes that have died.
+        let deadline = Deadline::after(BUSY);
+        let getting = ledger.get_side().enter(deadline).ok_or(Failure::Timeout)?;
+        self.letters.discard_others(letter);
+        ledger.reset_records();
+        getting.leave(|| self.has_news());
+        match self.letters.send(letter, descriptors, &mut sent) {
+            Err(error) if is_full(&error) => Err(Failure::TooManyDescriptors),
+            result => Ok(result.map(|()| Some(letter))?),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Notices forks, also those that the application makes by itself.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// A stretch of this process's life without a fork. After one, parent and child are each in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pid: u32,
+    forks: u64,
+}
+
+impl Stretch {
+    /// The one that begins with the process or its last fork. What went past the C library is noticed by the child, from
+    /// its pid, and not by the parent.
+    pub(crate) fn now() -> Stretch {
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| {
+            // SAFETY: `on_fork` touches one atomic only, which is allowed between fork and exec. Where there is no memory
+            // to register it, forks are noticed by the pid alone.
+            let _without_memory =
+                unsafe { libc::pthread_atfork(None, Some(on_fork), Some(on_fork)) };
+        });
+        Stretch {
+            pid: std::process::id(),
+            forks: FORKS.load(Ordering::Relaxed),
+        }
+    }
+}
+
+unsafe extern "C" fn on_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,190 @@
+//! Handles inside whatever travels: arguments, results, items, captures, at any depth and in any number.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{assert_serves, each_method_alone, kill_hard, pool};
+use multiprocess::{Closure, Process, SharedSlice};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A handle in the middle of other things.
+#[derive(Serialize, Deserialize, Clone)]
+struct Nested {
+    name: String,
+    slices: BTreeMap<u32, Option<SharedSlice<u64>>>,
+    last: (SharedSlice<u8>, u8),
+}
+
+fn slice(number: u64) -> SharedSlice<u64> {
+    SharedSlice::from_slice(&[number, number + 1]).unwrap()
+}
+
+fn nested(number: u64) -> Nested {
+    Nested {
+        name: format!("number {number}"),
+        slices: [
+            (1, Some(slice(number))),
+            (2, None),
+            (3, Some(slice(number + 10))),
+        ]
+        .into(),
+        last: (SharedSlice::from_slice(&[7, 8, 9]).unwrap(), 6),
+    }
+}
+
+fn sum(nested: &Nested) -> u64 {
+    let slices = nested.slices.values().flatten();
+    let sum: u64 = slices.map(|slice| slice.iter().sum::<u64>()).sum();
+    sum + nested
+        .last
+        .0
+        .iter()
+        .map(|&byte| u64::from(byte))
+        .sum::<u64>()
+        + u64::from(nested.last.1)
+}
+
+/// What [`nested`] of a number adds up to.
+fn sum_of(number: u64) -> u64 {
+    2 * number + 1 + 2 * (number + 10) + 1 + 7 + 8 + 9 + 6
+}
+
+each_method_alone!(arguments_and_results_of_a_process_have_handles, |method| {
+    let child = Process::builder().start_method(method);
+    let child = child.spawn((nested(5), 3), |(given, number): (Nested, u64)| {
+        (sum(&given), given, nested(number))
+    });
+    let (told, back, made) = child.unwrap().join().unwrap();
+    assert_eq!(
+        (told, sum(&back), sum(&made)),
+        (sum_of(5), sum_of(5), sum_of(3))
+    );
+    assert_eq!(back.name, "number 5");
+});
+
+each_method_alone!(items_results_and_captures_have_handles, |method| {
+    let pool = pool(method, 2);
+    for chunk in [1, 7] {
+        let job = pool.with(nested(100)).chunk_size(chunk);
+        let results = job.map((0..50).map(nested), |captured, item: Nested| {
+            (sum(captured) + sum(&item), item, nested(1))
+        });
+        for ((told, item, made), number) in results.unwrap().into_iter().zip(0..) {
+            assert_eq!(told, sum_of(100) + sum_of(number));
+            assert_eq!((sum(&item), sum(&made)), (sum_of(number), sum_of(1)));
+        }
+    }
+    let own = pool
+        .apply(slice(1), |slice: SharedSlice<u64>| slice)
+        .unwrap();
+    assert_eq!(*own, [1, 2]);
+    assert_serves(&pool);
+});
+
+each_method_alone!(a_closure_captures_handles, |method| {
+    let pool = pool(method, 1);
+    let closure = Closure::with(slice(4), |slice: &SharedSlice<u64>, n: u64| slice[0] + n);
+    assert_eq!(
+        pool.apply((closure.clone(), 2), |(f, n): (Closure<u64, u64>, u64)| f
+            .call(n)),
+        Ok(6)
+    );
+    let back = pool.apply(closure, |f: Closure<u64, u64>| f).unwrap();
+    assert_eq!(back.call(5), 9);
+});
+
+each_method_alone!(one_value_has_300_handles, |method| {
+    let many = || -> Vec<SharedSlice<u64>> { (0..300).map(slice).collect() };
+    let check = |slices: &[SharedSlice<u64>]| {
+        assert_eq!(slices.len(), 300);
+        for (slice, number) in slices.iter().zip(0..) {
+            assert_eq!(**slice, [number, number + 1]);
+        }
+    };
+    let child = Process::builder().start_method(method);
+    let child = child.spawn(many(), |slices: Vec<SharedSlice<u64>>| slices);
+    check(&child.unwrap().join().unwrap());
+    let pool = pool(method, 2);
+    let back = pool
+        .with(many())
+        .map(vec![many(), many(), many()], |captured, item| {
+            captured
+                .iter()
+                .zip(&item)
+                .all(|(one, other)| **one == **other)
+                .then_some(item)
+        });
+    back.unwrap()
+        .iter()
+        .for_each(|item| check(item.as_ref().unwrap()));
+});
+
+each_method_alone!(
+    items_with_handles_outlive_the_workers_that_die_before_them,
+    |method| {
+        let pool = pool(method, 2);
+        let results: Vec<_> = pool
+            .job()
+            .chunk_size(8)
+            .imap(
+                (0..40).map(|number| (number, nested(number))),
+                |(number, item)| {
+                    if number % 10 == 3 {
+                        kill_hard(std::process::id());
+                    }
+                    sum(&item)
+                },
+            )
+            .collect();
+        for (number, result) in (0..40).zip(results) {
+            match result {
+                Ok(told) => assert_eq!(told, sum_of(number)),
+                Err(error) => assert!(error.is_crash() && number % 10 == 3, "{number}: {error}"),
+            }
+        }
+        assert_serves(&pool);
+    }
+);
+
+each_method_alone!(handles_of_what_fails_or_is_dropped_are_closed, |method| {
+    let pool = pool(method, 2);
+    // The census after this body counts descriptors; those in workers end with them.
+    let undecodable = pool.apply(nested(1), |_: Nested| -> u64 { panic!("no") });
+    assert!(undecodable.unwrap_err().is_panic());
+    let mut results = pool.imap((0..1000).map(nested), |item| item);
+    assert_eq!(sum(&results.next().unwrap().unwrap()), sum_of(0));
+    drop(results);
+    let first = pool.job().map((0..100).map(nested), |item| {
+        assert!(item.name != "number 9");
+        item
+    });
+    assert!(first.is_err());
+    assert_serves(&pool);
+});
+
+each_method_alone!(
+    a_handle_that_there_is_no_descriptor_left_for_is_an_error_of_its_value,
+    |method| {
+        let pool = pool(method, 1);
+        assert_serves(&pool);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        setrlimit(Resource::RLIMIT_NOFILE, open + 3, hard).unwrap();
+        let many = pool.apply(50, |count: u64| (0..count).map(slice).collect::<Vec<_>>());
+        let one = pool.apply(1, slice).map(|slice| slice[0]);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let error = many.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("descriptors"), "{error}");
+        assert_eq!(one, Ok(1));
+        assert_serves(&pool);
+    }
+);
+
+#[test]
+fn a_foreign_serializer_is_refused() {
+    let error = serde_json::to_string(&nested(1)).unwrap_err();
+    assert!(error.to_string().contains("handle"), "{error}");
+}
