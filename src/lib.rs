@@ -56,8 +56,8 @@ mod wait;
 pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pipe::{Pipe, Receiver, Sender};
 pub use pool::{
-    AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
-    TakesCaptures, TakesItem,
+    AsyncResult, Callback, Done, FunctionStats, Imap, ImapUnordered, Job, NoCallback, Pool,
+    PoolBuilder, PoolStats, TakesCaptures, TakesItem, WorkerStats,
 };
 pub use process::{
     ChildInfo, CurrentProcess, ParentProcess, Process, ProcessBuilder, Run, Scope, ScopedProcess,

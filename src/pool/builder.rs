@@ -6,6 +6,7 @@ use crate::pool::imap::{Imap, ImapUnordered};
 use crate::pool::job::{Job, TakesItem};
 use crate::pool::result::AsyncResult;
 use crate::pool::staff::{Setup, Staff};
+use crate::pool::stats::PoolStats;
 use crate::process::{StartMethod, available_parallelism};
 use crate::sys::function::FunctionId;
 use crate::task::{Portable, Stateless, describe_initializer, pack_captures, require_no_captures};
@@ -300,6 +301,11 @@ impl Pool {
     /// Returns how many workers there are.
     pub fn workers(&self) -> usize {
         self.driver.workers()
+    }
+
+    /// Returns what the workers have done so far.
+    pub fn stats(&self) -> PoolStats {
+        self.driver.stats()
     }
 
     /// Returns the workers' process ids. They change when a worker dies and another takes its place.

@@ -28,6 +28,7 @@ use crate::pool::call::{Call, Raw};
 use crate::pool::dispatch::JobId;
 use crate::pool::floor::{Floor, Plan, Supply, Turn};
 use crate::pool::staff::Staff;
+use crate::pool::stats::PoolStats;
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::poll::{Wake, Watch};
 use crate::sys::{clock, identity, limits, signal};
@@ -137,6 +138,10 @@ impl Driver {
             self.shared.after_change(&mut core);
         }
         core.floor.staff().pids()
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        self.shared.core.lock().floor.stats()
     }
 
     /// Refuses calls from here on.

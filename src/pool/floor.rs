@@ -1,17 +1,18 @@
 //! The floor on which a pool's work is done: jobs, batches and calls, and which worker has what. It is moved by one
-//! thread at a time, and never sleeps.
+//! thread at a time, and never sleeps. What comes from the workers is taken in in `intake.rs`.
 //!
 //! Calls that are made one by one (`apply_async`) of one function are items of one job, a *stream*: they wait here, and
 //! as many of them as the workers want become a batch together, so that ten thousand short calls are few messages.
-
-mod intake;
 
 use crate::error::{Result, TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Event, Raw};
 use crate::pool::dispatch::{Action, Dispatcher, JobId, Piece, Terms};
 use crate::pool::hired::Body;
+use crate::pool::progress::Bar;
 use crate::pool::protocol::{Permission, Share, to_worker};
 use crate::pool::staff::{Slot, Staff};
+use crate::pool::stats::{Books, PoolStats};
+use crate::pool::trace::Span;
 use crate::shm::Spin;
 use crate::sys::clock;
 use crate::sys::function::FunctionId;
@@ -37,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) retries: u32,
     pub(crate) retries_panics: bool,
     pub(crate) in_flight: Option<usize>,
+    /// What its progress is shown under, if it is.
+    pub(crate) label: Option<String>,
 }
 
 /// What is to be known of a job before it opens.
@@ -45,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) function: FunctionId,
     pub(crate) captures: Option<Arc<Packed>>,
     pub(crate) settings: Settings,
+    /// The function's name, for people.
+    pub(crate) name: &'static str,
+    /// How many items there will be, if that is known.
+    pub(crate) total: Option<usize>,
     /// Whether its caller waits for all outcomes, and for none before the others.
     pub(crate) is_collected: bool,
 }
@@ -72,7 +79,7 @@ pub(crate) enum Turn {
 
 /// What the last initializer that failed came to.
 #[derive(Debug)]
-enum Fitness {
+pub(crate) enum Fitness {
     Fit,
     /// It failed while no job was open: the next one is told.
     Unfit(TaskError),
@@ -80,41 +87,53 @@ enum Fitness {
     Told,
 }
 
-#[derive(Debug)]
-pub(crate) struct Floor {
-    dispatcher: Dispatcher,
-    staff: Staff,
-    jobs: HashMap<JobId, Job>,
-    /// The stream that takes a function's calls.
-    streams: HashMap<FunctionId, JobId>,
-    /// Streams with calls that have not been submitted.
-    waiting: Vec<JobId>,
-    next_batch: u64,
-    /// Calls that are to be completed, outside the lock.
-    finished: Vec<(Arc<Call>, Raw)>,
-    fitness: Fitness,
-    initial_deaths: u32,
-    actions: Vec<Action>,
+/// Why we kill a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// Its first item has taken too long.
+    TimedOut,
+    /// An item that it has is not wanted any more, or it is stuck: nobody is charged.
+    Cancelled,
 }
 
 #[derive(Debug)]
-struct Job {
-    plan: Plan,
-    batches: HashMap<u64, Pending>,
-    bytes_ahead: usize,
-    sink: Sink,
+pub(crate) struct Floor {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) staff: Staff,
+    pub(crate) jobs: HashMap<JobId, Job>,
+    /// The stream that takes a function's calls.
+    pub(crate) streams: HashMap<FunctionId, JobId>,
+    /// Streams with calls that have not been submitted.
+    pub(crate) waiting: Vec<JobId>,
+    pub(crate) next_batch: u64,
+    /// Calls that are to be completed, outside the lock.
+    pub(crate) finished: Vec<(Arc<Call>, Raw)>,
+    pub(crate) fitness: Fitness,
+    pub(crate) initial_deaths: u32,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) books: Books,
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) plan: Plan,
+    pub(crate) bar: Bar,
+    pub(crate) span: Span,
+    pub(crate) batches: HashMap<u64, Pending>,
+    pub(crate) bytes_ahead: usize,
+    pub(crate) sink: Sink,
 }
 
 /// A batch of which some items have no outcome yet.
 #[derive(Debug)]
-struct Pending {
-    batch: Arc<Batch>,
-    left: usize,
+pub(crate) struct Pending {
+    pub(crate) batch: Arc<Batch>,
+    pub(crate) left: usize,
 }
 
 /// Where outcomes go.
 #[derive(Debug)]
-enum Sink {
+pub(crate) enum Sink {
     /// To a caller that takes turns.
     Caller(Vec<Event>),
     /// Into one call, when all are there.
@@ -129,19 +148,19 @@ enum Sink {
 
 /// Calls as items of one job.
 #[derive(Debug, Default)]
-struct Stream {
+pub(crate) struct Stream {
     /// The item of the first entry; those before it are done.
-    base: usize,
-    entries: VecDeque<Entry>,
+    pub(crate) base: usize,
+    pub(crate) entries: VecDeque<Entry>,
     /// How many of the entries, from the front, have been submitted.
-    submitted: usize,
+    pub(crate) submitted: usize,
 }
 
 /// A call that is not done, or was cancelled; and its argument, until that is submitted.
 #[derive(Debug)]
-struct Entry {
-    call: Option<Arc<Call>>,
-    argument: Option<Batch>,
+pub(crate) struct Entry {
+    pub(crate) call: Option<Arc<Call>>,
+    pub(crate) argument: Option<Batch>,
 }
 
 impl Stream {
@@ -153,14 +172,14 @@ impl Stream {
         self.submitted < self.entries.len()
     }
 
-    fn has(&self, item: usize) -> bool {
+    pub(crate) fn has(&self, item: usize) -> bool {
         let place = item.checked_sub(self.base);
         let entry = place.and_then(|place| self.entries.get(place));
         entry.is_some_and(|entry| entry.call.is_some())
     }
 
     /// Takes the call of an item; `None` if it is done, or was cancelled.
-    fn take(&mut self, item: usize) -> Option<Arc<Call>> {
+    pub(crate) fn take(&mut self, item: usize) -> Option<Arc<Call>> {
         let entry = self.entries.get_mut(item.checked_sub(self.base)?)?;
         entry.argument = None;
         let call = entry.call.take();
@@ -213,6 +232,7 @@ impl Floor {
         }
         let mut floor = Floor {
             dispatcher,
+            books: Books::of_workers(staff.slots().len()),
             staff,
             jobs: HashMap::new(),
             streams: HashMap::new(),
@@ -289,6 +309,8 @@ impl Floor {
         };
         let id = self.dispatcher.open(terms);
         let job = Job {
+            bar: Bar::new(plan.settings.label.as_deref(), plan.total),
+            span: Span::of_job(id, plan.name),
             plan,
             batches: HashMap::new(),
             bytes_ahead: 0,
@@ -305,6 +327,7 @@ impl Floor {
         let left = batch.count();
         if let Some(open) = self.jobs.get_mut(&job) {
             open.bytes_ahead += batch.size();
+            open.bar.submitted(left);
             let batch = Arc::new(batch);
             open.batches.insert(number, Pending { batch, left });
         }
@@ -314,6 +337,14 @@ impl Floor {
     /// No more items of this job will come.
     pub(crate) fn complete(&mut self, job: JobId) {
         self.dispatcher.complete(job, true);
+        if let Some(open) = self.jobs.get_mut(&job) {
+            open.bar.is_complete();
+        }
+    }
+
+    /// What the workers have done so far.
+    pub(crate) fn stats(&self) -> PoolStats {
+        self.books.stats()
     }
 
     /// Takes in one call; returns its job and item.
@@ -411,7 +442,7 @@ impl Floor {
             }
             // What it does not give up, it has begun.
             if self.dispatcher.holds(index, job, item) {
-                self.kill(index, intake::Doom::Cancelled);
+                self.kill(index, Doom::Cancelled);
             }
         }
         self.feed();
@@ -596,13 +627,14 @@ impl Floor {
             ..Header::default()
         };
         let range = piece.start..piece.start + piece.count;
+        self.books.workers[index].bytes_sent += batch.slice(range.clone()).len() as u64;
         worker.sent += piece.count as u64;
         Permission(worker.link.shared_word()).extend(piece.count);
         worker.queue(header, Body::Items(Arc::clone(batch), range));
     }
 
     /// Takes back what a worker has not begun; returns whether that was anything.
-    fn revoke(&mut self, index: usize, all: bool) -> bool {
+    pub(crate) fn revoke(&mut self, index: usize, all: bool) -> bool {
         let held = self.dispatcher.items_with(index);
         let skips = self.dispatcher.skips(index) as u64;
         let Some(worker) = self.staff.worker(index) else {

@@ -86,10 +86,11 @@ impl<'pool> Stream<'pool> {
     where
         I: Iterator<Item: Portable> + 'pool,
     {
-        let state = match Opened::open(driver, spec, false) {
+        let items = Items::new(items);
+        let state = match Opened::open(driver, spec, false, items.total()) {
             Ok(job) => State::Open {
                 job,
-                source: Box::new(Items::new(items)),
+                source: Box::new(items),
             },
             Err(error) => State::Refused(error),
         };

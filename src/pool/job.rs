@@ -7,6 +7,7 @@ use crate::pool::opened::Spec;
 use crate::pool::result::{Callback, NoCallback};
 use crate::sys::function::FunctionId;
 use crate::task::{Portable, pack_captures};
+use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -181,25 +182,45 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
         self.settings.in_flight = Some(items.max(1));
         self
     }
+
+    /// Shows on standard error, under `label`, how each call of this job gets on: items done and in all, rate, time left and
+    /// failures. Where standard error is no terminal, nothing is shown. The number in all is shown when it is known: at
+    /// once where the input knows its length, else when its last item has been pulled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let lengths = pool.job().progress("words").map(["one", "three"].map(String::from), |word| word.len())?;
+    /// assert_eq!(lengths, [3, 5]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
+    #[cfg(feature = "progress")]
+    pub fn progress(mut self, label: impl Into<String>) -> Self {
+        self.settings.label = Some(label.into());
+        self
+    }
 }
 
 impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
-    pub(crate) fn spec(&self, function: Option<FunctionId>) -> Spec {
+    pub(crate) fn spec<F>(&self, function: Option<FunctionId>) -> Spec {
         let captures = pack_captures(&self.captures).map(|packed| Some(Arc::new(packed)));
         Spec {
             function,
             captures,
             settings: self.settings.clone(),
+            name: type_name::<F>(),
         }
     }
 }
 
 impl<D> Job<'_, (), TakesItem, D> {
-    pub(crate) fn spec(&self, function: Option<FunctionId>) -> Spec {
+    pub(crate) fn spec<F>(&self, function: Option<FunctionId>) -> Spec {
         Spec {
             function,
             captures: Ok(None),
             settings: self.settings.clone(),
+            name: type_name::<F>(),
         }
     }
 }

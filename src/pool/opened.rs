@@ -19,10 +19,12 @@ pub(crate) struct Spec {
     pub(crate) function: Option<FunctionId>,
     pub(crate) captures: Result<Option<Arc<Packed>>, TaskError>,
     pub(crate) settings: Settings,
+    /// The function's name, for people.
+    pub(crate) name: &'static str,
 }
 
 impl Spec {
-    fn plan(self, is_collected: bool) -> Result<Plan, TaskError> {
+    fn plan(self, is_collected: bool, total: Option<usize>) -> Result<Plan, TaskError> {
         let function = self.function.ok_or_else(|| {
             let why = "its code is in a library that was loaded into another program, not in the main \
                        executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
@@ -32,6 +34,8 @@ impl Spec {
             function,
             captures: self.captures?,
             settings: self.settings,
+            name: self.name,
+            total,
             is_collected,
         })
     }
@@ -50,10 +54,11 @@ impl<'pool> Opened<'pool> {
         driver: &'pool Driver,
         spec: Spec,
         is_collected: bool,
+        total: Option<usize>,
     ) -> Result<Opened<'pool>, TaskError> {
         let in_flight = spec.settings.in_flight;
         let shared = driver.shared();
-        let id = shared.open(spec.plan(is_collected)?)?;
+        let id = shared.open(spec.plan(is_collected, total)?)?;
         Ok(Opened {
             shared,
             id,
@@ -118,8 +123,8 @@ where
     I: IntoIterator<Item: Portable>,
     R: Portable,
 {
-    let job = Opened::open(driver, spec, true)?;
     let mut items = Items::new(items.into_iter());
+    let job = Opened::open(driver, spec, true, items.total())?;
     let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
     let mut ordered = Ordered::default();
     let (mut submitted, mut told, mut is_exhausted) = (0, 0, false);
@@ -161,7 +166,7 @@ where
     A: Portable,
     R: Portable,
 {
-    let job = Opened::open(driver, spec, false)?;
+    let job = Opened::open(driver, spec, false, Some(1))?;
     let mut items = Items::new(std::iter::once(args));
     if let Some(Err((_, error))) = job.produce(&mut items, 1) {
         return Err(error.at_item(None));
@@ -193,7 +198,7 @@ where
     let call = Arc::new(Call::new(done.finish(decode_one::<R>)));
     let made = match Items::new(std::iter::once(args)).next_batch(1, BATCH_BYTES) {
         Produced::Batch { batch, .. } => spec
-            .plan(false)
+            .plan(false, Some(1))
             .and_then(|plan| driver.shared().call_one(plan, batch, Arc::clone(&call))),
         Produced::Failed { error, .. } => Err(error.at_item(None)),
         Produced::Exhausted => Err(TaskError::new(TaskErrorKind::System, "it has no argument")),
@@ -219,7 +224,7 @@ where
         match items.next_batch(usize::MAX, BATCH_BYTES) {
             Produced::Batch { first, batch } => batches.push((first, batch)),
             Produced::Failed { error, .. } => break Err(error),
-            Produced::Exhausted => break spec.plan(true),
+            Produced::Exhausted => break spec.plan(true, items.total()),
         }
     };
     let made = encoded.and_then(|plan| driver.shared().call_all(plan, batches, Arc::clone(&call)));

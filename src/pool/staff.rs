@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::pool::dispatch::JobId;
 use crate::pool::hired::{Body, RING, State, Worker};
 use crate::pool::protocol::to_worker;
+use crate::pool::trace;
 use crate::pool::worker::describe_worker;
 use crate::process::{self, Echo, NotStarted, Order, StartMethod};
 use crate::sys::function::FunctionId;
@@ -165,6 +166,7 @@ impl Staff {
             variables: Vec::new(),
             stack_size: None,
         };
+        trace::worker_starts(&name);
         let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
@@ -311,6 +313,8 @@ impl Staff {
                 child.exit_status()
             }
         };
+        let name = format!("{}-{}", self.name, index + 1);
+        trace::worker_ended(&name, pid, status);
         Some(End {
             pid,
             status,

@@ -25,7 +25,7 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
         require_no_captures(&f);
         let results = map(
             self.driver,
-            self.spec(describe_item_with_captures(f)),
+            self.spec::<F>(describe_item_with_captures(f)),
             items,
         );
         self.done.tell(&results);
@@ -45,7 +45,11 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
         D: Done<R>,
     {
         require_no_captures(&f);
-        let result = apply(self.driver, self.spec(describe_item_with_captures(f)), args);
+        let result = apply(
+            self.driver,
+            self.spec::<F>(describe_item_with_captures(f)),
+            args,
+        );
         self.done.tell(&result);
         result
     }
@@ -61,7 +65,7 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
         require_no_captures(&f);
         map_async(
             self.driver,
-            self.spec(describe_item_with_captures(f)),
+            self.spec::<F>(describe_item_with_captures(f)),
             items,
             &self.done,
         )
@@ -78,7 +82,7 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
         require_no_captures(&f);
         apply_async(
             self.driver,
-            self.spec(describe_item_with_captures(f)),
+            self.spec::<F>(describe_item_with_captures(f)),
             args,
             &self.done,
         )
@@ -97,7 +101,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
         require_no_captures(&f);
         Imap::new(
             self.driver,
-            self.spec(describe_item_with_captures(f)),
+            self.spec::<F>(describe_item_with_captures(f)),
             items.into_iter(),
         )
     }
@@ -113,7 +117,7 @@ impl<'pool, C: Portable> Job<'pool, C> {
         require_no_captures(&f);
         ImapUnordered::new(
             self.driver,
-            self.spec(describe_item_with_captures(f)),
+            self.spec::<F>(describe_item_with_captures(f)),
             items.into_iter(),
         )
     }
@@ -133,7 +137,7 @@ impl<D> Job<'_, (), TakesItem, D> {
         D: Done<Vec<R>>,
     {
         require_no_captures(&f);
-        let results = map(self.driver, self.spec(describe_item(f)), items);
+        let results = map(self.driver, self.spec::<F>(describe_item(f)), items);
         self.done.tell(&results);
         results
     }
@@ -151,7 +155,7 @@ impl<D> Job<'_, (), TakesItem, D> {
         D: Done<R>,
     {
         require_no_captures(&f);
-        let result = apply(self.driver, self.spec(describe_item(f)), args);
+        let result = apply(self.driver, self.spec::<F>(describe_item(f)), args);
         self.done.tell(&result);
         result
     }
@@ -165,7 +169,12 @@ impl<D> Job<'_, (), TakesItem, D> {
         D: Done<Vec<R>>,
     {
         require_no_captures(&f);
-        map_async(self.driver, self.spec(describe_item(f)), items, &self.done)
+        map_async(
+            self.driver,
+            self.spec::<F>(describe_item(f)),
+            items,
+            &self.done,
+        )
     }
 
     /// Has `f` run once, with `args`, as [`Pool::apply_async`](crate::Pool::apply_async) does.
@@ -177,7 +186,12 @@ impl<D> Job<'_, (), TakesItem, D> {
         D: Done<R>,
     {
         require_no_captures(&f);
-        apply_async(self.driver, self.spec(describe_item(f)), args, &self.done)
+        apply_async(
+            self.driver,
+            self.spec::<F>(describe_item(f)),
+            args,
+            &self.done,
+        )
     }
 }
 
@@ -191,7 +205,11 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(I::Item) -> R + Stateless,
     {
         require_no_captures(&f);
-        Imap::new(self.driver, self.spec(describe_item(f)), items.into_iter())
+        Imap::new(
+            self.driver,
+            self.spec::<F>(describe_item(f)),
+            items.into_iter(),
+        )
     }
 
     /// Runs `f` on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
@@ -203,6 +221,10 @@ impl<'pool> Job<'pool, (), TakesItem> {
         F: Fn(I::Item) -> R + Stateless,
     {
         require_no_captures(&f);
-        ImapUnordered::new(self.driver, self.spec(describe_item(f)), items.into_iter())
+        ImapUnordered::new(
+            self.driver,
+            self.spec::<F>(describe_item(f)),
+            items.into_iter(),
+        )
     }
 }

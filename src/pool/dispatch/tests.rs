@@ -1,4 +1,5 @@
-//! The dispatcher under random schedules: every item has exactly one outcome, and nobody idles while items wait.
+//! The dispatcher under random schedules of work, deaths, time limits and cancelling: every item has exactly one outcome,
+//! nobody idles while items wait, and deadlines are kept. proptest prints a failing schedule, and the seed for it.
 
 use super::*;
 use proptest::prelude::*;
@@ -12,9 +13,16 @@ struct Model {
     begun: usize,
     permitted: usize,
     told: usize,
+    /// When it began the item that it is at.
+    began: u64,
 }
 
 struct World {
+    now: u64,
+    /// Time limits and retries of the jobs, and how often items of theirs were charged.
+    terms: HashMap<JobId, Terms>,
+    charges: HashMap<(JobId, usize), u32>,
+    cancelled: Vec<(JobId, usize)>,
     dispatcher: Dispatcher,
     models: Vec<Model>,
     /// Items of each open job that are still to be submitted, and outcomes by item.
@@ -27,6 +35,10 @@ struct World {
 impl World {
     fn new(workers: usize) -> World {
         let mut world = World {
+            now: 1,
+            terms: HashMap::new(),
+            charges: HashMap::new(),
+            cancelled: Vec::new(),
             dispatcher: Dispatcher::new(workers),
             models: (0..workers).map(|_| Model::default()).collect(),
             pending: HashMap::new(),
@@ -49,12 +61,25 @@ impl World {
     }
 
     fn open(&mut self, items: usize, piece_items: Option<usize>) {
-        let job = self.dispatcher.open(Terms {
+        self.open_with(items, piece_items, None, 0);
+    }
+
+    fn open_with(
+        &mut self,
+        items: usize,
+        piece_items: Option<usize>,
+        limit_nanos: Option<u64>,
+        retries: u32,
+    ) {
+        let terms = Terms {
             function: 1,
             piece_items,
             is_collected: true,
-            ..Terms::default()
-        });
+            limit_nanos,
+            retries,
+        };
+        let job = self.dispatcher.open(terms);
+        self.terms.insert(job, terms);
         self.pending.insert(job, (0, items));
     }
 
@@ -67,6 +92,103 @@ impl World {
             }
         }
         self.check_nobody_idles();
+        self.check_deadlines();
+    }
+
+    /// Time passes, and whoever takes too long is killed.
+    fn pass(&mut self, nanos: u64) {
+        self.now += nanos;
+        self.dispatcher.tick(self.now);
+        loop {
+            let models = &self.models;
+            let began = |worker: usize| {
+                let model = &models[worker];
+                (model.begun > model.told).then_some(model.began)
+            };
+            let Some((worker, overdue)) = self.dispatcher.overdue(began) else {
+                break;
+            };
+            let model = &self.models[worker];
+            let is_at_item = model.begun > model.told;
+            if overdue == Overdue::Item {
+                let (job, _) = model.items[model.told];
+                let limit = self.terms[&job].limit_nanos.unwrap();
+                assert!(
+                    is_at_item && model.began + limit <= self.now,
+                    "killed early"
+                );
+                self.kill(worker, Fate::KilledAt(0));
+            } else {
+                assert!(!is_at_item, "given up at work");
+                self.kill(worker, Fate::Killed);
+            }
+            self.start(worker);
+        }
+    }
+
+    /// Whoever is at an item with a limit is looked at no later than when that has passed.
+    fn check_deadlines(&self) {
+        for (index, model) in self.models.iter().enumerate() {
+            if !model.is_up || model.begun == model.told {
+                continue;
+            }
+            let (job, _) = model.items[model.told];
+            let is_open = !self.closed.contains(&job);
+            if let (true, Some(limit)) = (is_open, self.terms[&job].limit_nanos) {
+                let next = self.dispatcher.next_deadline();
+                assert!(
+                    next.is_some_and(|next| next <= model.began + limit),
+                    "worker {index} is not looked at in time"
+                );
+            }
+        }
+    }
+
+    /// We kill a worker, after it has given up what it had not begun.
+    fn kill(&mut self, worker: usize, fate: Fate) {
+        self.carry_out(vec![Action::Revoke { worker, all: true }]);
+        let model = std::mem::take(&mut self.models[worker]);
+        let charged = self.dispatcher.died(worker, fate);
+        assert_eq!(charged.is_some(), fate == Fate::KilledAt(0));
+        if let Some(piece) = charged {
+            assert_eq!((piece.job, piece.item), model.items[model.told]);
+            self.charge(piece);
+        }
+    }
+
+    fn charge(&mut self, piece: Piece) {
+        assert_eq!(piece.count, 1);
+        let charges = self.charges.entry((piece.job, piece.item)).or_default();
+        *charges += 1;
+        assert_eq!(piece.attempts + 1, *charges, "attempts are counted");
+        let retries = self.terms[&piece.job].retries;
+        let is_open = !self.closed.contains(&piece.job);
+        assert!(*charges <= retries + 1);
+        let charges = *charges;
+        let is_tried_again = self.dispatcher.retry(piece);
+        assert_eq!(is_tried_again, is_open && charges <= retries);
+        if !is_tried_again && is_open {
+            self.done(piece.job, piece.item);
+        }
+    }
+
+    fn cancel(&mut self, job: JobId, item: usize) {
+        let is_submitted = self.pending.get(&job).is_none_or(|&(next, _)| item < next);
+        let is_done = self.outcomes.contains_key(&(job, item));
+        if is_done || !is_submitted || self.closed.contains(&job) || !self.terms.contains_key(&job)
+        {
+            return;
+        }
+        self.cancelled.push((job, item));
+        let mut actions = Vec::new();
+        self.dispatcher.cancel(job, item, &mut actions);
+        self.carry_out(actions);
+        for worker in 0..self.models.len() {
+            if self.dispatcher.holds(worker, job, Some(item)) {
+                self.kill(worker, Fate::Killed);
+                self.start(worker);
+            }
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) -> bool {
@@ -139,6 +261,11 @@ impl World {
     }
 
     fn done(&mut self, job: JobId, item: usize) {
+        let is_cancelled = self.cancelled.contains(&(job, item));
+        assert!(
+            !is_cancelled,
+            "item {item} of job {job} ran after it was cancelled"
+        );
         let outcomes = self.outcomes.entry((job, item)).or_default();
         *outcomes += 1;
         assert_eq!(*outcomes, 1, "item {item} of job {job} has two outcomes");
@@ -148,6 +275,7 @@ impl World {
         let model = &mut self.models[worker];
         if model.is_up && model.begun < model.permitted && model.begun == model.told {
             model.begun += 1;
+            model.began = self.now;
         }
     }
 
@@ -183,16 +311,16 @@ impl World {
             if begun.is_some() {
                 assert_eq!((piece.job, piece.item), model.items[model.told]);
             }
-            assert_eq!(piece.count, 1);
-            if !self.closed.contains(&piece.job) {
-                self.done(piece.job, piece.item);
-            }
+            self.charge(piece);
         } else {
             assert!(begun.is_none(), "a death at an item was charged to nobody");
         }
     }
 
     fn close(&mut self, job: JobId) {
+        if !self.terms.contains_key(&job) {
+            return;
+        }
         self.closed.push(job);
         self.pending.remove(&job);
         let mut actions = Vec::new();
@@ -208,8 +336,10 @@ enum Step {
     Die(usize),
     Start(usize),
     Submit,
-    Open(usize, Option<usize>),
+    Open(usize, Option<usize>, Option<u64>, u32),
     Close(u64),
+    Pass(u64),
+    Cancel(u64, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -220,8 +350,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4usize).prop_map(Step::Die),
         3 => (0..4usize).prop_map(Step::Start),
         10 => Just(Step::Submit),
-        2 => (0..300usize, prop::option::of(1..10usize))
-            .prop_map(|(items, piece)| Step::Open(items, piece)),
+        2 => (0..300usize, prop::option::of(1..10usize), prop::option::of(1..2_000_000_000u64), 0..3u32)
+            .prop_map(|(items, piece, limit, retries)| Step::Open(items, piece, limit, retries)),
+        10 => prop_oneof![1..100_000u64, 1..3_000_000_000u64].prop_map(Step::Pass),
+        3 => (1..6u64, 0..100usize).prop_map(|(job, item)| Step::Cancel(job, item)),
         1 => (1..6u64).prop_map(Step::Close),
     ]
 }
@@ -247,8 +379,10 @@ proptest! {
                 }
                 Step::Start(_) => {}
                 Step::Submit => world.submit(),
-                Step::Open(items, piece) => {
-                    world.open(items, piece);
+                Step::Pass(nanos) => world.pass(nanos),
+                Step::Cancel(job, item) => world.cancel(job, item),
+                Step::Open(items, piece, limit, retries) => {
+                    world.open_with(items, piece, limit, retries);
                     totals.insert(world.dispatcher.next_job - 1, items);
                 }
                 Step::Close(job) => world.close(job),
@@ -276,7 +410,9 @@ proptest! {
         for (job, items) in totals {
             for item in 0..items {
                 let outcomes = world.outcomes.get(&(job, item)).copied().unwrap_or(0);
-                let expected = u32::from(!world.closed.contains(&job));
+                let is_wanted =
+                    !world.closed.contains(&job) && !world.cancelled.contains(&(job, item));
+                let expected = u32::from(is_wanted);
                 prop_assert!(
                     outcomes == expected || (expected == 0 && outcomes == 1),
                     "item {} of job {} has {} outcomes", item, job, outcomes

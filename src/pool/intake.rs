@@ -3,7 +3,7 @@
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Event, Raw};
 use crate::pool::dispatch::{Fate, JobId, Overdue, Piece};
-use crate::pool::floor::{Fitness, Floor, Job, Sink};
+use crate::pool::floor::{Doom, Fitness, Floor, Job, Plan, Sink};
 use crate::pool::protocol::{Permission, from_worker};
 use crate::pool::staff::Slot;
 use crate::sys::clock;
@@ -16,15 +16,6 @@ const MESSAGES_AT_ONCE: usize = 256;
 
 /// How many workers in a row may die before their initializer has returned.
 const INITIAL_DEATHS_MAX: u32 = 3;
-
-/// Why we kill a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doom {
-    /// Its first item has taken too long.
-    TimedOut,
-    /// An item that it has is not wanted any more, or it is stuck: nobody is charged.
-    Cancelled,
-}
 
 impl Floor {
     /// Takes in what is there, buries who has ended, feeds; returns whether there was anything.
@@ -96,12 +87,15 @@ impl Floor {
             from_worker::RESULTS => {
                 let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
                 let piece = self.dispatcher.finished(index, count, nanos)?;
+                self.enter_results(index, &piece, nanos, body.len());
                 let received = Received::new(lane, count, body, descriptors, pid);
                 self.tell(piece, Ok(received));
             }
             from_worker::FAILED => {
                 let error: TaskError = codec::decode(&body).ok()?;
                 let piece = self.dispatcher.finished(index, 1, nanos)?;
+                self.books.workers[index].items += 1;
+                self.books.workers[index].busy_nanos += nanos;
                 let error = error.in_process(pid);
                 let is_retried = error.is_panic() && self.retries_panics(piece.job);
                 self.charge(piece, error, is_retried);
@@ -132,6 +126,19 @@ impl Floor {
         Some(())
     }
 
+    /// Writes down what a worker has done.
+    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize) {
+        let worker = &mut self.books.workers[index];
+        worker.items += piece.count as u64;
+        worker.busy_nanos = worker.busy_nanos.saturating_add(nanos);
+        worker.bytes_received += bytes as u64;
+        if let Some(job) = self.jobs.get_mut(&piece.job) {
+            let Plan { function, name, .. } = job.plan;
+            self.books.done(function, name, piece.count as u64, nanos);
+            job.bar.done(piece.count);
+        }
+    }
+
     fn retries_panics(&self, job: JobId) -> bool {
         let settings = self.jobs.get(&job).map(|job| &job.plan.settings);
         settings.is_some_and(|settings| settings.retries_panics)
@@ -139,13 +146,23 @@ impl Floor {
 
     /// An item has failed: it is tried again, if it may be, or its failure is told.
     fn charge(&mut self, piece: Piece, error: TaskError, may_retry: bool) {
-        if may_retry && self.is_wanted(&piece) && self.dispatcher.retry(piece) {
-            return;
+        let attempts = piece.attempts + 1;
+        let is_retried = may_retry && self.is_wanted(&piece) && self.dispatcher.retry(piece);
+        if let Some(job) = self.jobs.get_mut(&piece.job) {
+            let Plan { function, name, .. } = job.plan;
+            if is_retried {
+                self.books.retried(function, name);
+                job.span.retried(piece.item, attempts, error.pid());
+            } else {
+                self.books.failed(function, name);
+                job.bar.failed();
+                job.span.failed(piece.item, &error);
+            }
         }
-        let error = error
-            .at_item(Some(piece.item))
-            .after_attempts(piece.attempts + 1);
-        self.tell(piece, Err(error));
+        if !is_retried {
+            let error = error.at_item(Some(piece.item)).after_attempts(attempts);
+            self.tell(piece, Err(error));
+        }
     }
 
     /// Whether anybody waits for the outcome of an item.
@@ -314,6 +331,7 @@ impl Floor {
 
     fn hire(&mut self, index: usize) {
         if self.staff.hire(index).is_ok() {
+            self.books.workers[index].restarts += 1;
             self.dispatcher.up(index);
         }
     }

@@ -1,0 +1,248 @@
+//! [`PoolStats`]: what a pool's workers have done so far, and how long items of each function took.
+
+use crate::sys::function::FunctionId;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Tells what a pool has done since it was built; made by [`Pool::stats`](crate::Pool::stats).
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiprocess::Pool::builder().workers(2).build()?;
+/// pool.map(0..100u64, |n| n * n)?;
+/// let stats = pool.stats();
+/// assert_eq!(stats.workers().iter().map(|worker| worker.items()).sum::<u64>(), 100);
+/// let squares = &stats.functions()[0];
+/// assert_eq!((squares.items(), squares.failures()), (100, 0));
+/// assert!(squares.percentile(50.0) <= squares.percentile(99.0));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PoolStats {
+    pub(crate) workers: Vec<WorkerStats>,
+    pub(crate) functions: Vec<FunctionStats>,
+}
+
+impl PoolStats {
+    /// Returns what was done in each worker's place, in the order of their names. A worker that takes another's place
+    /// goes on counting there.
+    pub fn workers(&self) -> &[WorkerStats] {
+        &self.workers
+    }
+
+    /// Returns what is known of the items of each function, that with the most items first.
+    pub fn functions(&self) -> &[FunctionStats] {
+        &self.functions
+    }
+}
+
+/// Tells what was done in one worker's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    pub(crate) items: u64,
+    pub(crate) busy_nanos: u64,
+    pub(crate) restarts: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+}
+
+impl WorkerStats {
+    /// Returns how many items have their outcomes from here; those that it died over are not among them.
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Returns how long these took.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos)
+    }
+
+    /// Returns how often another worker has taken the place.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Returns how many bytes of items were sent to it.
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// Returns how many bytes of results came from it.
+    pub fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
+}
+
+/// Tells how the items of one function went.
+#[derive(Clone, Debug)]
+pub struct FunctionStats {
+    name: &'static str,
+    items: u64,
+    failures: u64,
+    retries: u64,
+    longest_nanos: u64,
+    histogram: Histogram,
+}
+
+impl FunctionStats {
+    /// Returns the function's name, as the compiler says it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns how many items have ended well.
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Returns how many have failed, after all attempts.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Returns how many attempts were made beyond the first.
+    pub fn retries(&self) -> u64 {
+        self.retries
+    }
+
+    /// Returns the time within which `percent` of the items that ended well were done, in a worker and without the ways
+    /// there and back. It is at most an eighth too large. Items that are too short to be timed one by one count with
+    /// their mean.
+    pub fn percentile(&self, percent: f64) -> Duration {
+        let nanos = self.histogram.percentile(percent, self.items);
+        Duration::from_nanos(nanos.min(self.longest_nanos))
+    }
+
+    /// Returns the longest time of an item that ended well.
+    pub fn longest(&self) -> Duration {
+        Duration::from_nanos(self.longest_nanos)
+    }
+}
+
+/// Counts of times, in steps of an eighth.
+#[derive(Clone, Debug)]
+struct Histogram(Box<[u64; STEPS]>);
+
+const STEPS: usize = 64 * 8;
+
+impl Histogram {
+    /// The step of a time: its highest bit and the three behind that.
+    fn step(nanos: u64) -> usize {
+        if nanos < 8 {
+            return nanos as usize;
+        }
+        let exponent = nanos.ilog2() as usize;
+        exponent * 8 + (nanos >> (exponent - 3)) as usize % 8
+    }
+
+    /// The longest time of a step.
+    fn longest(step: usize) -> u64 {
+        if step < 8 {
+            return step as u64;
+        }
+        let (exponent, eighths) = (step / 8, step as u128 % 8);
+        let end = (9 + eighths) << exponent >> 3;
+        u64::try_from(end - 1).unwrap_or(u64::MAX)
+    }
+
+    fn percentile(&self, percent: f64, total: u64) -> u64 {
+        let wanted = (percent.clamp(0.0, 100.0) / 100.0 * total as f64)
+            .ceil()
+            .max(1.0);
+        let mut seen = 0;
+        for (step, count) in self.0.iter().enumerate() {
+            seen += count;
+            if seen as f64 >= wanted {
+                return Histogram::longest(step);
+            }
+        }
+        0
+    }
+}
+
+/// The books of a pool.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) workers: Vec<WorkerStats>,
+    functions: HashMap<FunctionId, FunctionStats>,
+}
+
+impl Books {
+    pub(crate) fn of_workers(workers: usize) -> Books {
+        Books {
+            workers: vec![WorkerStats::default(); workers],
+            functions: HashMap::new(),
+        }
+    }
+
+    fn function(&mut self, id: FunctionId, name: &'static str) -> &mut FunctionStats {
+        self.functions.entry(id).or_insert_with(|| FunctionStats {
+            name,
+            items: 0,
+            failures: 0,
+            retries: 0,
+            longest_nanos: 0,
+            histogram: Histogram(Box::new([0; STEPS])),
+        })
+    }
+
+    /// Some items have ended well, and took so long together.
+    pub(crate) fn done(&mut self, id: FunctionId, name: &'static str, items: u64, nanos: u64) {
+        let each = nanos / items.max(1);
+        let function = self.function(id, name);
+        function.items += items;
+        function.longest_nanos = function.longest_nanos.max(each);
+        function.histogram.0[Histogram::step(each)] += items;
+    }
+
+    pub(crate) fn failed(&mut self, id: FunctionId, name: &'static str) {
+        self.function(id, name).failures += 1;
+    }
+
+    pub(crate) fn retried(&mut self, id: FunctionId, name: &'static str) {
+        self.function(id, name).retries += 1;
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        let mut functions: Vec<FunctionStats> = self.functions.values().cloned().collect();
+        functions.sort_by_key(|function| std::cmp::Reverse(function.items + function.failures));
+        PoolStats {
+            workers: self.workers.clone(),
+            functions,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_a_step_that_ends_at_most_an_eighth_later() {
+        for nanos in (0..5000).chain([1 << 40, (1 << 40) + 12_345, u64::MAX]) {
+            let step = Histogram::step(nanos);
+            let longest = Histogram::longest(step);
+            assert!(
+                longest >= nanos,
+                "{nanos} in step {step}, which ends at {longest}"
+            );
+            assert!(longest - nanos <= nanos / 8, "{nanos}: {longest}");
+        }
+    }
+
+    #[test]
+    fn percentiles_count_items() {
+        let mut books = Books::of_workers(1);
+        let id = FunctionId::from_bits(1);
+        books.done(id, "f", 90, 90 * 100);
+        books.done(id, "f", 10, 10 * 10_000);
+        books.failed(id, "f");
+        let stats = books.stats();
+        let function = &stats.functions()[0];
+        assert_eq!((function.items(), function.failures()), (100, 1));
+        assert!((100..=112).contains(&(function.percentile(90.0).as_nanos() as u64)));
+        assert_eq!(function.percentile(91.0), Duration::from_nanos(10_000));
+        assert_eq!(function.longest(), Duration::from_nanos(10_000));
+    }
+}

@@ -1,0 +1,189 @@
+//! What a pool tells of itself: its books; with the features for it, a bar on standard error and events for `tracing`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{each_method, kill_hard, pool};
+use std::thread::sleep;
+use std::time::Duration;
+
+fn nap(millis: u64) -> u64 {
+    sleep(Duration::from_millis(millis));
+    millis
+}
+
+each_method!(
+    the_books_count_items_failures_retries_bytes_and_time,
+    |method| {
+        let pool = pool(method, 2);
+        assert!(pool.stats().functions().is_empty());
+        assert_eq!(pool.map([1_u64; 20], nap).unwrap().len(), 20);
+        let longs = pool.job().chunk_size(1).map([30_u64; 2], nap).unwrap();
+        assert_eq!(longs, [30, 30]);
+        let stats = pool.stats();
+        let naps = &stats.functions()[0];
+        assert!(naps.name().contains("nap"), "{}", naps.name());
+        assert_eq!((naps.items(), naps.failures(), naps.retries()), (22, 0, 0));
+        assert!(naps.percentile(50.0) >= Duration::from_millis(1));
+        assert!(naps.percentile(50.0) <= naps.percentile(99.0));
+        assert!(naps.percentile(100.0) >= Duration::from_millis(30));
+        assert_eq!(naps.percentile(100.0), naps.longest());
+        let busy: Duration = stats.workers().iter().map(|worker| worker.busy()).sum();
+        assert!(busy >= Duration::from_millis(20 + 60), "{busy:?}");
+        assert_eq!(
+            stats
+                .workers()
+                .iter()
+                .map(|worker| worker.items())
+                .sum::<u64>(),
+            22
+        );
+        assert_eq!(
+            stats
+                .workers()
+                .iter()
+                .map(|worker| worker.bytes_sent())
+                .sum::<u64>(),
+            22 * 8
+        );
+        assert_eq!(
+            stats
+                .workers()
+                .iter()
+                .map(|worker| worker.bytes_received())
+                .sum::<u64>(),
+            22 * 8
+        );
+
+        let dies = |_: u64| kill_hard(std::process::id());
+        pool.job().retries(2).apply(1, dies).unwrap_err();
+        let failed = pool
+            .imap(0..10_u64, |n| assert!(n > 2))
+            .filter(|result| result.is_err());
+        assert_eq!(failed.count(), 3);
+        let stats = pool.stats();
+        let restarts: u64 = stats.workers().iter().map(|worker| worker.restarts()).sum();
+        assert_eq!(restarts, 3);
+        let numbers = |items, failures, retries| {
+            let found = stats.functions().iter().find(|function| {
+                (function.items(), function.failures(), function.retries())
+                    == (items, failures, retries)
+            });
+            assert!(
+                found.is_some(),
+                "{items} {failures} {retries}: {:?}",
+                stats.functions()
+            );
+        };
+        numbers(0, 1, 2);
+        numbers(7, 3, 0);
+    }
+);
+
+#[cfg(feature = "progress")]
+each_method!(
+    progress_is_silent_where_standard_error_is_no_terminal,
+    |method| {
+        // The standard error of a test may be a terminal; that of a worker's pool, here, is a file.
+        let path = std::env::temp_dir().join(format!("progress-{}-{method:?}", std::process::id()));
+        let by_spawn = method == multiprocess::StartMethod::Spawn;
+        let file = std::fs::File::create(&path).unwrap();
+        let error = std::io::stderr();
+        let kept = nix::unistd::dup(&error).unwrap();
+        let worker = pool(method, 1);
+        nix::unistd::dup2_stderr(&file).unwrap();
+        let started = pool(method, 1);
+        nix::unistd::dup2_stderr(&kept).unwrap();
+        drop(worker);
+        let lengths = started
+            .apply(by_spawn, |by_spawn| {
+                let method = if by_spawn {
+                    multiprocess::StartMethod::Spawn
+                } else {
+                    multiprocess::StartMethod::ForkServer
+                };
+                let inner = pool(method, 1);
+                let job = inner.job().progress("words");
+                let endless = job.imap((0..).map(|n: u32| n.to_string()), |word| word.len());
+                assert_eq!(
+                    endless.take(100).filter(|result| result.is_ok()).count(),
+                    100
+                );
+                job.map(0..1000_u64, |n| n).unwrap().len()
+            })
+            .unwrap();
+        assert_eq!(lengths, 1000);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        std::fs::remove_file(&path).unwrap();
+    }
+);
+
+#[cfg(feature = "log")]
+mod events {
+    use super::*;
+    use std::fmt::{Debug, Write};
+    use std::sync::{Arc, Mutex};
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    /// Keeps what is told, a line for each span and event.
+    #[derive(Clone, Default)]
+    struct Notebook(Arc<Mutex<Vec<String>>>);
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            write!(self.0, " {field}={value:?}").unwrap();
+        }
+    }
+
+    impl Subscriber for Notebook {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("multiprocess")
+        }
+
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            let mut line = Line(format!("span {}", span.metadata().name()));
+            span.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line("event".to_owned());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    each_method!(workers_jobs_retries_and_timeouts_are_told, |method| {
+        let notebook = Notebook::default();
+        tracing::subscriber::with_default(notebook.clone(), || {
+            let pool = pool(method, 1);
+            let job = pool.job().timeout(Duration::from_millis(50)).retries(1);
+            let error = job.apply(600_000, nap).unwrap_err();
+            assert!(error.is_timeout());
+        });
+        let told = notebook.0.lock().unwrap().join("\n");
+        for words in [
+            "span job job=1 function=\"pool_stats::nap\"",
+            "worker starts worker=\"PoolWorker-1\"",
+            "worker has ended worker=\"PoolWorker-1\" pid=",
+            "item is tried again item=0 attempts=1 pid=",
+            "item has timed out item=0 pid=",
+        ] {
+            assert!(told.contains(words), "{words}\nis not in\n{told}");
+        }
+    });
+}
