@@ -183,6 +183,20 @@ each_method_alone!(
     }
 );
 
+each_method_alone!(
+    captures_that_fill_the_ring_to_its_last_byte_cost_no_worker,
+    |method| {
+        let pool = pool(method, 1);
+        let workers = pool.worker_pids();
+        // With the 56 bytes in front of it, just what the ring holds: no byte of the first item fits.
+        let captures = vec![0_u8; (2 << 20) - 56];
+        let job = pool.with(captures);
+        let first = job.map(vec![slice(5); 6], |_, slice: SharedSlice<u64>| slice[0]);
+        assert_eq!(first.unwrap(), [5; 6]);
+        assert_eq!(pool.worker_pids(), workers);
+    }
+);
+
 #[test]
 fn a_foreign_serializer_is_refused() {
     let error = serde_json::to_string(&nested(1)).unwrap_err();

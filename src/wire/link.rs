@@ -155,7 +155,8 @@ impl Link {
         descriptors: &[Arc<OwnedFd>],
         sent: &mut Sent,
     ) -> Result<bool, LinkError> {
-        if sent.bytes == 0 && !descriptors.is_empty() {
+        // Once only: a letter whose descriptors are on their way has been counted, even if the ring took nothing of it.
+        if sent.descriptors < descriptors.len() {
             let socket = self.socket.as_fd();
             if !self
                 .outbox
@@ -504,6 +505,27 @@ mod tests {
             );
         }
         sender.join().unwrap();
+    }
+
+    #[test]
+    fn a_ring_that_is_full_to_the_last_byte_takes_a_message_with_descriptors_later() {
+        let (mut here, mut there) = pair();
+        let device = [Arc::new(crate::sys::descriptor::null_device().unwrap())];
+        here.send(&header(1), &bytes(CAPACITY - HEADER), &[])
+            .unwrap();
+        let mut sent = Sent::default();
+        for _ in 0..3 {
+            let is_whole = here.try_send(&header(2), b"", &device, &mut sent).unwrap();
+            assert!(!is_whole && sent.bytes == 0);
+        }
+        there.receive().unwrap();
+        assert!(here.try_send(&header(2), b"", &device, &mut sent).unwrap());
+        here.send(&header(3), b"", &device).unwrap();
+        here.flush().unwrap();
+        for kind in [2, 3] {
+            let message = there.receive().unwrap();
+            assert_eq!((message.header.kind, message.descriptors.len()), (kind, 1));
+        }
     }
 
     #[test]
