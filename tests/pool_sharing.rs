@@ -8,8 +8,10 @@ use common::meet::{Gate, pass};
 use common::{assert_serves, each_method, each_method_alone, pool};
 use multiprocess::{Pool, Process, StartMethod};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 each_method!(many_threads_use_one_pool_with_different_jobs, |method| {
     let pool = pool(method, 2);
@@ -255,3 +257,36 @@ each_method_alone!(pools_made_on_threads_that_end_live_on, |method| {
         assert_serves(pool);
     }
 });
+
+each_method_alone!(
+    large_items_of_one_thread_cost_no_worker_while_another_waits,
+    |method| {
+        let pool = pool(method, 1);
+        let workers = pool.worker_pids();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // No processor is free for the thread that leads when it is woken.
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let long = scope.spawn(|| {
+                (0..200)
+                    .try_for_each(|_| pool.apply((), |()| thread::sleep(Duration::from_millis(3))))
+            });
+            let large = scope.spawn(|| {
+                (0..100).try_for_each(|round| {
+                    let item = vec![1_u8; (3 << 20) + round * 1000];
+                    pool.apply(item, |item: Vec<u8>| assert!(!item.is_empty()))
+                })
+            });
+            let (long, large) = (long.join(), large.join());
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!((long.unwrap(), large.unwrap()), (Ok(()), Ok(())));
+        });
+        assert_eq!(pool.worker_pids(), workers);
+    }
+);

@@ -308,6 +308,20 @@ impl Duplex {
         fence(Ordering::SeqCst);
     }
 
+    /// Where one thread of this side sleeps for data and another has begun a message that there is no room for: says that
+    /// `room` bytes are waited for as well. What is shown after this is seen after it.
+    pub(crate) fn also_sleep_for_room(&mut self, room: usize) {
+        let asleep = self.own.word(ASLEEP).load(Ordering::Relaxed);
+        if asleep & REASONS == FOR_DATA {
+            self.own
+                .word(ROOM_WANTED)
+                .store(room as u64, Ordering::Relaxed);
+            self.own
+                .word(ASLEEP)
+                .store(asleep | FOR_ROOM, Ordering::Release);
+        }
+    }
+
     /// Whether the other sleeps until it is sent something, and has nothing to send itself.
     pub(crate) fn peer_only_waits_for_data(&self) -> bool {
         self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA

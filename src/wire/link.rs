@@ -177,8 +177,12 @@ impl Link {
         if sent.bytes >= HEADER {
             sent.bytes += self.ring.put(&body[sent.bytes - HEADER..])?;
         }
-        let is_whole = sent.bytes == HEADER + body.len();
+        let left = HEADER + body.len() - sent.bytes;
+        let is_whole = left == 0;
         if !is_whole {
+            // Before the other side sees a message begin: who waits for data alone will not end it.
+            self.ring
+                .also_sleep_for_room(left.min(self.ring.capacity() / 2));
             self.flush()?;
         }
         Ok(is_whole)
@@ -560,6 +564,25 @@ mod tests {
         assert!(!here.prepare_sleep(true, 0));
         assert!(there.prepare_sleep(true, 0));
         assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_message_that_is_begun_while_its_senders_other_thread_sleeps_is_not_corrupt() {
+        let (mut here, mut there) = pair();
+        let long = bytes(2 * CAPACITY);
+        let mut sent = Sent::default();
+        // Of two threads that share this side, one sleeps until something comes, and then the other one sends.
+        assert!(!here.prepare_sleep(true, 0));
+        assert!(!here.try_send(&header(1), &long, &[], &mut sent).unwrap());
+        assert!(there.try_receive().unwrap().is_none());
+        assert!(!there.prepare_sleep(true, 0), "more will come");
+        there.wake_up();
+        here.wake_up();
+        while !here.try_send(&header(1), &long, &[], &mut sent).unwrap() {
+            assert!(there.try_receive().unwrap().is_none());
+        }
+        here.flush().unwrap();
+        assert_eq!(there.receive().unwrap().body, long);
     }
 
     #[test]
