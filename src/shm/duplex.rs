@@ -1,101 +1,30 @@
-//! Two byte rings between two processes, and the words by which either says that it sleeps.
+//! Two byte rings between two processes, one in each direction, for a side that one thread at a time looks after.
 //!
-//! One memory file has a page that both may write, and for each side a page of words and a ring of bytes. **A side
-//! writes its own part alone and maps the other's for reading**, so that a stray write of one process faults there
-//! instead of misleading the other.
-//!
-//! | word of a side | written by it when | read by the other |
-//! |---|---|---|
-//! | `TAIL` | bytes have been put into its ring; counts all that ever were | to see what is there |
-//! | `HEAD` | bytes have been taken from the other's ring; counts likewise | to see what room there is |
-//! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
-//! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
-//! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
-//!
-//! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
-//! other stores that word, fences, and looks at `ASLEEP`. Of two processes that both store, then fence, then load, at least
-//! one sees the other's store: either the sleeper sees the news and does not sleep, or the other sees the sleeper
-//! and rings. It rings once for each number of a sleep, so a sleeper that is slow to wake is not rung at again.
-//!
-//! **Nothing that is read is believed.** Positions only grow; the other's may be ahead of what was last seen by no more
-//! than the ring holds, and not behind it. Anything else is [`Corrupt`], for good.
-//!
-//! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
-//! memory tells the survivor.
+//! One memory file has a page that both may write, and for each side a page of words and a ring; how they are used stands
+//! in `ring`. A side sleeps for both directions at once.
 
+use crate::shm::ring::{Corrupt, Incoming, Note, Outgoing, PAGE, Sleeper};
 use crate::sys::memory::{Mapping, ReadOnlyMapping, SealedMemory};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-const PAGE: usize = 4096;
 const MAGIC: u64 = 0x6d70_6c69_6e6b_0001;
-
-// Words of a side, each on a line of its own so that the two processes do not contend for it.
-const TAIL: usize = 128;
-const HEAD: usize = 256;
-const ASLEEP: usize = 384;
-const ROOM_WANTED: usize = 392;
-const NOTE: usize = 512;
-const MOMENT: usize = 520;
-const RING: usize = PAGE;
 
 // Words of the page that both write.
 const MAGIC_WORD: usize = 0;
 const CAPACITY_WORD: usize = 8;
 const SHARED_WORD: usize = 128;
 
-const FOR_DATA: u64 = 1;
-const FOR_ROOM: u64 = 2;
-const REASONS: u64 = 3;
-const NEXT_SLEEP: u64 = 4;
-
-/// The other process has written what no sound one would.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the other process has overwritten shared memory")]
-pub(crate) struct Corrupt;
-
-/// A word that this side writes and the other reads.
-#[derive(Clone, Debug)]
-pub(crate) struct Note {
-    side: Arc<Mapping>,
-}
-
-impl Note {
-    /// The word itself: what is stored here, with release ordering, the other side reads.
-    #[inline]
-    pub(crate) fn word(&self) -> &AtomicU64 {
-        self.side.word(NOTE)
-    }
-
-    /// A second word, beside the first: what is stored here before the first is seen with it.
-    #[inline]
-    pub(crate) fn moment(&self) -> &AtomicU64 {
-        self.side.word(MOMENT)
-    }
-}
-
 /// One side of the two rings.
 #[derive(Debug)]
 pub(crate) struct Duplex {
     common: Mapping,
     own: Arc<Mapping>,
-    peer: ReadOnlyMapping,
-    capacity: u64,
-    /// Bytes that we have put, and of these, what the other can see.
-    tail: u64,
-    tail_shown: u64,
-    /// Whether something was shown and nobody has looked since whether the other sleeps for it.
-    has_news: bool,
-    /// Bytes that we have taken, and of these, what the other can see.
-    head: u64,
-    head_shown: u64,
-    /// The other's words, as last seen and checked.
-    peer_tail: u64,
-    peer_head: u64,
-    /// The number of our last sleep, and of the other's last that we rang at.
-    sleep: u64,
-    rung: u64,
+    peer: Arc<ReadOnlyMapping>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    sleeper: Sleeper,
 }
 
 impl Duplex {
@@ -148,25 +77,21 @@ impl Duplex {
         peer: usize,
     ) -> io::Result<Duplex> {
         let side = PAGE + capacity;
+        let (ours, theirs) = (PAGE + own * side, PAGE + peer * side);
+        let own = Arc::new(memory.map(ours, side)?);
+        let peer = Arc::new(memory.map_read_only(theirs, side)?);
         Ok(Duplex {
             common,
-            own: Arc::new(memory.map(PAGE + own * side, side)?),
-            peer: memory.map_read_only(PAGE + peer * side, side)?,
-            capacity: capacity as u64,
-            tail: 0,
-            tail_shown: 0,
-            has_news: false,
-            head: 0,
-            head_shown: 0,
-            peer_tail: 0,
-            peer_head: 0,
-            sleep: 0,
-            rung: 0,
+            outgoing: Outgoing::new(Arc::clone(&own), Arc::clone(&peer), capacity, 0),
+            incoming: Incoming::new(Arc::clone(&own), Arc::clone(&peer), capacity, 0),
+            sleeper: Sleeper::new(Arc::clone(&own), 0),
+            own,
+            peer,
         })
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity as usize
+        self.outgoing.capacity()
     }
 
     /// A word that both sides may write.
@@ -176,178 +101,97 @@ impl Duplex {
 
     /// A word of our side for the layer above.
     pub(crate) fn note(&self) -> Note {
-        Note {
-            side: Arc::clone(&self.own),
-        }
+        Note::new(&self.own)
     }
 
     /// The other's word for the layer above.
     pub(crate) fn peer_note(&self) -> u64 {
-        self.peer.load(NOTE, Ordering::Acquire)
+        Note::of_peer(&self.peer)
     }
 
     /// The other's second word.
     pub(crate) fn peer_moment(&self) -> u64 {
-        self.peer.load(MOMENT, Ordering::Acquire)
+        Note::moment_of_peer(&self.peer)
     }
 
-    /// Puts as many of `bytes` as there is room for; the other sees them after [`show`](Duplex::show).
+    /// As [`Outgoing::put`].
+    #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
-        if self.free() < bytes.len() as u64 {
-            self.look_for_room()?;
-        }
-        let len = self.free().min(bytes.len() as u64) as usize;
-        let start = (self.tail % self.capacity) as usize;
-        let first = len.min(self.capacity as usize - start);
-        self.own.write(RING + start, &bytes[..first]);
-        if first < len {
-            self.own.write(RING, &bytes[first..len]);
-        }
-        self.tail += len as u64;
-        Ok(len)
+        self.outgoing.put(bytes)
     }
 
-    fn free(&self) -> u64 {
-        self.capacity - (self.tail - self.peer_head)
-    }
-
-    /// Bytes that were put in all, and of these, what the other says that it has taken.
+    /// As [`Outgoing::positions`].
     pub(crate) fn positions(&self) -> (u64, u64) {
-        (self.tail, self.peer.load(HEAD, Ordering::Acquire))
+        self.outgoing.positions()
     }
 
-    /// Bytes that can be put now.
+    /// As [`Outgoing::look_for_room`].
+    #[inline]
     pub(crate) fn look_for_room(&mut self) -> Result<usize, Corrupt> {
-        let head = self.peer.load(HEAD, Ordering::Acquire);
-        if head < self.peer_head || head > self.tail_shown {
-            return Err(Corrupt);
-        }
-        self.peer_head = head;
-        Ok(self.free() as usize)
+        self.outgoing.look_for_room()
     }
 
-    /// Makes all that was put visible. If the other sleeps for it, it has to be rung at ([`owes_bell`](Duplex::owes_bell)).
+    /// As [`Outgoing::show`].
+    #[inline]
     pub(crate) fn show(&mut self) {
-        if self.tail == self.tail_shown {
-            return;
-        }
-        self.tail_shown = self.tail;
-        self.has_news = true;
-        // Publishes the bytes above. Pairs with the acquire in `look_for_data`.
-        self.own.word(TAIL).store(self.tail, Ordering::Release);
-        // Pairs with the fence in `announce_sleep`.
-        fence(Ordering::SeqCst);
+        self.outgoing.show();
     }
 
-    /// Whether the other sleeps for what was shown and has not been rung at for it. Whoever asks rings.
+    /// As [`Outgoing::owes_bell`].
+    #[inline]
     pub(crate) fn owes_bell(&mut self) -> bool {
-        std::mem::take(&mut self.has_news) && self.must_ring(FOR_DATA)
+        self.outgoing.owes_bell()
     }
 
-    /// Bytes that can be taken now.
+    /// As [`Incoming::look_for_data`].
+    #[inline]
     pub(crate) fn look_for_data(&mut self) -> Result<usize, Corrupt> {
-        let tail = self.peer.load(TAIL, Ordering::Acquire);
-        if tail < self.peer_tail || tail - self.head > self.capacity {
-            return Err(Corrupt);
-        }
-        self.peer_tail = tail;
-        Ok((tail - self.head) as usize)
+        self.incoming.look_for_data()
     }
 
-    /// Takes up to `len` bytes, of those last looked for, and appends them to `out`, which must have room for them.
+    /// As [`Incoming::take`].
+    #[inline]
     pub(crate) fn take(&mut self, len: usize, out: &mut Vec<u8>) -> usize {
-        let len = (self.peer_tail - self.head).min(len as u64) as usize;
-        let start = (self.head % self.capacity) as usize;
-        let first = len.min(self.capacity as usize - start);
-        self.peer.append_to(RING + start, first, out);
-        if first < len {
-            self.peer.append_to(RING, len - first, out);
-        }
-        self.head += len as u64;
-        len
+        self.incoming.take(len, out)
     }
 
-    /// Bytes that were taken and that the other still believes to fill the ring.
+    /// As [`Incoming::unreleased`].
+    #[inline]
     pub(crate) fn unreleased(&self) -> usize {
-        (self.head - self.head_shown) as usize
+        self.incoming.unreleased()
     }
 
-    /// Gives the room of what was taken back; returns whether the other sleeps for it and has to be rung at.
+    /// As [`Incoming::release`].
+    #[inline]
     pub(crate) fn release(&mut self) -> bool {
-        if self.head == self.head_shown {
-            return false;
-        }
-        self.head_shown = self.head;
-        // The bytes have been copied out. Pairs with the acquire in `look_for_room`.
-        self.own.word(HEAD).store(self.head, Ordering::Release);
-        // Pairs with the fence in `announce_sleep`.
-        fence(Ordering::SeqCst);
-        self.must_ring(FOR_ROOM)
+        self.incoming.release()
     }
 
-    fn must_ring(&mut self, reason: u64) -> bool {
-        let asleep = self.peer.load(ASLEEP, Ordering::Acquire);
-        if asleep & reason == 0 || asleep & !REASONS == self.rung {
-            return false;
-        }
-        if reason == FOR_ROOM {
-            let used = self
-                .peer
-                .load(TAIL, Ordering::Acquire)
-                .saturating_sub(self.head);
-            let wanted = self.peer.load(ROOM_WANTED, Ordering::Relaxed);
-            if self.capacity.saturating_sub(used) < wanted.min(self.capacity) {
-                return false;
-            }
-        }
-        self.rung = asleep & !REASONS;
-        true
-    }
-
-    /// Says that we sleep, for data, for `room` bytes if that is not 0, or for both. After this, and before sleeping, look
-    /// once more: what came before the other could see this is not rung for.
+    /// As [`Sleeper::announce`].
     pub(crate) fn announce_sleep(&mut self, data: bool, room: usize) {
-        self.sleep += NEXT_SLEEP;
-        let for_data = if data { FOR_DATA } else { 0 };
-        let for_room = if room > 0 { FOR_ROOM } else { 0 };
-        self.own
-            .word(ROOM_WANTED)
-            .store(room as u64, Ordering::Relaxed);
-        self.own
-            .word(ASLEEP)
-            .store(self.sleep | for_data | for_room, Ordering::Release);
-        // Pairs with the fences in `show` and `release`.
-        fence(Ordering::SeqCst);
+        self.sleeper.announce(data, room);
     }
 
-    /// Where one thread of this side sleeps for data and another has begun a message that there is no room for: says that
-    /// `room` bytes are waited for as well. What is shown after this is seen after it.
+    /// As [`Sleeper::also_for_room`].
     pub(crate) fn also_sleep_for_room(&mut self, room: usize) {
-        let asleep = self.own.word(ASLEEP).load(Ordering::Relaxed);
-        if asleep & REASONS == FOR_DATA {
-            self.own
-                .word(ROOM_WANTED)
-                .store(room as u64, Ordering::Relaxed);
-            self.own
-                .word(ASLEEP)
-                .store(asleep | FOR_ROOM, Ordering::Release);
-        }
+        self.sleeper.also_for_room(room);
     }
 
-    /// Whether the other sleeps until it is sent something, and has nothing to send itself.
+    /// As [`Outgoing::peer_only_waits_for_data`].
     pub(crate) fn peer_only_waits_for_data(&self) -> bool {
-        self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA
+        self.outgoing.peer_only_waits_for_data()
     }
 
-    /// Says that we are awake.
+    /// As [`Sleeper::awake`].
     pub(crate) fn announce_awake(&mut self) {
-        self.own.word(ASLEEP).store(self.sleep, Ordering::Release);
+        self.sleeper.awake();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shm::ring::{HEAD, TAIL};
 
     fn pair(capacity: usize) -> (Duplex, Duplex, SealedMemory) {
         let (here, memory) = Duplex::create(capacity).unwrap();

@@ -23,6 +23,13 @@ pub(crate) fn name_thread(name: &str) -> io::Result<()> {
     Ok(nix::sys::prctl::set_name(&kept)?)
 }
 
+/// The processor that this thread runs on now, counted from 1; 0 where that is not known.
+pub(crate) fn processor() -> u64 {
+    // SAFETY: it has no precondition.
+    let processor = unsafe { libc::sched_getcpu() };
+    u64::try_from(i64::from(processor) + 1).unwrap_or(0)
+}
+
 /// The process that has a thread of this number: its pid, and the name that the kernel has for it, of 15 bytes at most.
 pub(crate) fn process_of_thread(tid: u32) -> Option<(u32, String)> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;

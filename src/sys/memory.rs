@@ -321,6 +321,23 @@ impl ReadOnlyMapping {
         word_of(&self.raw, offset).load(ordering)
     }
 
+    /// Copies bytes from `offset` into `into`.
+    ///
+    /// # Panics
+    ///
+    /// Where the range is out of the mapping.
+    #[inline]
+    pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
+        assert!(
+            in_range(&self.raw, offset, into.len()),
+            "read past the end of a mapping"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let source = unsafe { self.raw.as_ptr().add(offset) };
+        // SAFETY: as in `append_to`; `into` is ordinary memory of ours alone that cannot overlap the mapping.
+        unsafe { std::ptr::copy_nonoverlapping(source, into.as_mut_ptr(), into.len()) };
+    }
+
     /// Appends `len` bytes from `offset` to `out`, which must have room: it does not grow.
     ///
     /// # Panics

@@ -28,6 +28,33 @@ pub(crate) fn writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Blocks until something can be written to `descriptor`, its peer is gone, or `deadline` passes.
+pub(crate) fn writable_until(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    let mut polled = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(())
+}
+
+/// Blocks until any of `descriptors` is readable or closed, or `deadline` passes.
+pub(crate) fn any_readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<()> {
+    let mut polled: Vec<PollFd<'_>> = descriptors
+        .iter()
+        .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN))
+        .collect();
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(())
+}
+
+/// Whether the peer of a socket is gone. Takes nothing from it.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    retry(|| nix::poll::poll(&mut polled, PollTimeout::ZERO))?;
+    let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(polled[0]
+        .revents()
+        .is_none_or(|events| events.intersects(hung_up)))
+}
+
 /// Milliseconds, rounded up, so that a wait never ends before its deadline.
 fn timeout(deadline: Deadline) -> PollTimeout {
     match deadline.remaining() {
@@ -60,6 +87,11 @@ impl Watch {
         Ok(self
             .epoll
             .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
+    }
+
+    /// Readable when one of the watched ones is: sets can be watched as well.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 
     /// Watches `descriptor` no more.
@@ -99,13 +131,35 @@ impl Wake {
 
     /// Makes it readable. Fails only where it already is.
     pub(crate) fn ring(&self) {
-        let _already_readable = nix::unistd::write(&self.event, &1u64.to_ne_bytes());
+        ring_event(self.event.as_fd());
     }
 
     /// Makes it unreadable again.
     pub(crate) fn clear(&self) {
-        let _nothing_there = nix::unistd::read(&self.event, &mut [0; 8]);
+        clear_event(self.event.as_fd());
     }
+}
+
+impl From<Wake> for OwnedFd {
+    fn from(wake: Wake) -> OwnedFd {
+        wake.event
+    }
+}
+
+/// As [`Wake::ring`], for one that came from elsewhere.
+pub(crate) fn ring_event(event: BorrowedFd<'_>) {
+    let _already_readable = nix::unistd::write(event, &1u64.to_ne_bytes());
+}
+
+/// As [`Wake::clear`], for one that came from elsewhere.
+pub(crate) fn clear_event(event: BorrowedFd<'_>) {
+    let _nothing_there = nix::unistd::read(event, &mut [0; 8]);
+}
+
+/// Whether reading and writing never block.
+pub(crate) fn is_nonblocking(descriptor: BorrowedFd<'_>) -> bool {
+    let flags = nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_GETFL);
+    flags.is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
 }
 
 /// A descriptor that is readable as long as its count, which any process that has it changes, is not 0.

@@ -8,7 +8,7 @@ pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;
 pub(crate) mod record;
-mod rights;
+pub(crate) mod rights;
 mod link;
 
 pub(crate) use link::{Header, Link, LinkError, LinkPeer, Message, Sent};

@@ -38,6 +38,21 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// The side of which so many letters have been sent.
+    pub(crate) fn resume(letters: u64) -> Outbox {
+        Outbox { letters }
+    }
+
+    /// How many letters were sent; the number of the next one.
+    pub(crate) fn letters(&self) -> u64 {
+        self.letters
+    }
+
+    /// Gives up a letter of which some descriptors may have been sent: its number is not used again.
+    pub(crate) fn abandon(&mut self) {
+        self.letters += 1;
+    }
+
     /// Sends what is left of a letter's descriptors, from `sent` on, which it counts; returns whether that was all of them.
     pub(crate) fn send(
         &mut self,
@@ -75,15 +90,37 @@ pub(crate) enum Heard {
     Closed,
 }
 
+/// One record of a letter's descriptors; `None` where some of them were lost.
+pub(crate) type Kept<D = OwnedFd> = (u64, Option<Vec<D>>);
+
 /// The receiving side's count, and descriptors whose letters have not been taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     letters: u64,
-    /// One record each; `None` where some of its descriptors were lost.
-    kept: VecDeque<(u64, Option<Vec<OwnedFd>>)>,
+    kept: VecDeque<Kept>,
 }
 
 impl Inbox {
+    /// The side that has taken so many letters, and keeps these.
+    pub(crate) fn resume(letters: u64, kept: Vec<Kept>) -> Inbox {
+        Inbox {
+            letters,
+            kept: kept.into(),
+        }
+    }
+
+    /// The number of the next letter, and what is kept.
+    pub(crate) fn into_parts(self) -> (u64, Vec<Kept>) {
+        (self.letters, self.kept.into())
+    }
+
+    /// Passes over the letters before `letter`, which were given up; what came of them is closed.
+    pub(crate) fn pass_to(&mut self, letter: u64) {
+        self.letters = self.letters.max(letter);
+        let next = self.letters;
+        self.kept.retain(|(letter, _)| *letter >= next);
+    }
+
     /// Takes one record from the socket; with [`Patience::Wait`], blocks until there is one or the peer is gone.
     pub(crate) fn listen(
         &mut self,
@@ -92,7 +129,14 @@ impl Inbox {
     ) -> io::Result<Heard> {
         let mut label = Label::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut label);
-        let part = match socket::receive_into(socket, bytes, patience) {
+        let received = match socket::receive_into(socket, bytes, patience) {
+            // Where the peer left something unread, the kernel says so once, ahead of what the peer had sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                socket::receive_into(socket, bytes, patience)
+            }
+            received => received,
+        };
+        let part = match received {
             Ok(Some(part)) => part,
             Ok(None) => return Ok(Heard::Closed),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::Nothing),

@@ -1,0 +1,154 @@
+//! Two lanes in one memory file: rings in opposite directions whose four ends may each be in another process.
+//!
+//! | from | to | written by |
+//! |---|---|---|
+//! | 0 | a page | whoever makes them: what is here, and how large |
+//! | lane 0 or 1 | a page | its reader: words of `ring` |
+//! | | a page and the ring | its writer: words of `ring`, bytes |
+//!
+//! What an end has put or taken so far goes with it when it moves, as does the number of its last sleep: the other end
+//! rings once for each number, so none may come twice.
+
+use crate::shm::ring::{Incoming, Outgoing, PAGE, Sleeper};
+use crate::sys::memory::SealedMemory;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const MAGIC: u64 = 0x6d70_6c61_6e65_0001;
+const MAGIC_WORD: usize = 0;
+const CAPACITY_WORD: usize = 8;
+
+/// The largest ring.
+const CAPACITY_MAX: usize = 1 << 30;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Forth,
+    Back,
+}
+
+/// The two lanes, as far as a process needs them to take an end.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    memory: SealedMemory,
+    capacity: usize,
+}
+
+impl Lanes {
+    /// Makes lanes of `capacity` bytes each, rounded up to whole pages.
+    pub(crate) fn create(capacity: usize) -> io::Result<Lanes> {
+        if capacity > CAPACITY_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let capacity = capacity.max(1).next_multiple_of(PAGE);
+        let memory = SealedMemory::create(PAGE + 2 * (2 * PAGE + capacity))?;
+        let common = memory.map(0, PAGE)?;
+        common
+            .word(CAPACITY_WORD)
+            .store(capacity as u64, Ordering::Relaxed);
+        common.word(MAGIC_WORD).store(MAGIC, Ordering::Release);
+        Ok(Lanes { memory, capacity })
+    }
+
+    /// Finds the lanes that another process made.
+    pub(crate) fn attach(memory: SealedMemory) -> io::Result<Lanes> {
+        let refused = || io::Error::new(io::ErrorKind::InvalidData, "no pipe is in this memory");
+        let common = memory.map_read_only(0, PAGE)?;
+        if common.load(MAGIC_WORD, Ordering::Acquire) != MAGIC {
+            return Err(refused());
+        }
+        let capacity = usize::try_from(common.load(CAPACITY_WORD, Ordering::Relaxed))
+            .ok()
+            .filter(|capacity| (1..=CAPACITY_MAX).contains(capacity) && capacity % PAGE == 0)
+            .ok_or_else(refused)?;
+        if memory.len() != PAGE + 2 * (2 * PAGE + capacity) {
+            return Err(refused());
+        }
+        Ok(Lanes { memory, capacity })
+    }
+
+    fn start(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Forth => PAGE,
+            Lane::Back => PAGE + 2 * PAGE + self.capacity,
+        }
+    }
+
+    /// The writing end of a lane, where `tail` bytes have been put before and the last sleep had the number `sleep`.
+    pub(crate) fn writer(
+        &self,
+        lane: Lane,
+        tail: u64,
+        sleep: u64,
+    ) -> io::Result<(Outgoing, Sleeper)> {
+        let start = self.start(lane);
+        let own = Arc::new(self.memory.map(start + PAGE, PAGE + self.capacity)?);
+        let peer = Arc::new(self.memory.map_read_only(start, PAGE)?);
+        let sleeper = Sleeper::new(Arc::clone(&own), sleep);
+        Ok((Outgoing::new(own, peer, self.capacity, tail), sleeper))
+    }
+
+    /// The reading end of a lane, where `head` bytes have been taken before and the last sleep had the number `sleep`.
+    pub(crate) fn reader(
+        &self,
+        lane: Lane,
+        head: u64,
+        sleep: u64,
+    ) -> io::Result<(Incoming, Sleeper)> {
+        let start = self.start(lane);
+        let own = Arc::new(self.memory.map(start, PAGE)?);
+        let len = PAGE + self.capacity;
+        let peer = Arc::new(self.memory.map_read_only(start + PAGE, len)?);
+        let sleeper = Sleeper::new(Arc::clone(&own), sleep);
+        Ok((Incoming::new(own, peer, self.capacity, head), sleeper))
+    }
+
+    /// The memory itself, which whoever gets an end needs.
+    pub(crate) fn memory(&self) -> io::Result<OwnedFd> {
+        self.memory.as_fd().try_clone_to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lanes_do_not_touch_and_an_end_goes_on_where_it_was() {
+        let lanes = Lanes::create(1).unwrap();
+        let mut out = Vec::with_capacity(PAGE);
+        for lane in [Lane::Forth, Lane::Back] {
+            let (mut writer, _) = lanes.writer(lane, 0, 0).unwrap();
+            assert_eq!(writer.put(&[7; 5000]).unwrap(), PAGE);
+            writer.show();
+            let (mut reader, _) = lanes.reader(lane, 0, 0).unwrap();
+            assert_eq!(reader.look_for_data().unwrap(), PAGE);
+            assert_eq!(reader.take(10, &mut out), 10);
+            reader.release();
+            let (mut again, _) = lanes.reader(lane, reader.position(), 4).unwrap();
+            assert_eq!(again.look_for_data().unwrap(), PAGE - 10);
+            let (mut writer, _) = lanes.writer(lane, PAGE as u64, 0).unwrap();
+            assert_eq!(writer.put(&[7; 20]).unwrap(), 10);
+        }
+    }
+
+    #[test]
+    fn memory_without_lanes_is_refused() {
+        assert!(Lanes::attach(SealedMemory::create(PAGE).unwrap()).is_err());
+        assert!(Lanes::create(CAPACITY_MAX + 1).is_err());
+        let lanes = Lanes::create(PAGE).unwrap();
+        let common = lanes.memory.map(0, PAGE).unwrap();
+        for bad in [0, 1, 2 * PAGE as u64, u64::MAX] {
+            common.word(CAPACITY_WORD).store(bad, Ordering::Relaxed);
+            let memory = SealedMemory::adopt(
+                std::os::fd::AsFd::as_fd(&lanes.memory)
+                    .try_clone_to_owned()
+                    .unwrap(),
+            );
+            assert!(Lanes::attach(memory.unwrap()).is_err());
+        }
+    }
+}

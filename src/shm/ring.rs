@@ -1,0 +1,444 @@
+//! One direction of bytes between two processes: a ring that one writes and the other reads, and the words beside it.
+//!
+//! Each side has a page of words; the writer's is followed by the ring. **A side writes its own part alone and maps the
+//! other's for reading**, so that a stray write of one process faults there instead of misleading the other.
+//!
+//! | word of a side | written by it when | read by the other |
+//! |---|---|---|
+//! | `TAIL` | bytes have been put into its ring; counts all that ever were | to see what is there |
+//! | `HEAD` | bytes have been taken from the other's ring; counts likewise | to see what room there is |
+//! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
+//! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
+//! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
+//! | `PROCESSOR` | it rings: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
+//!
+//! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
+//! other stores that word, fences, and looks at `ASLEEP`. Of two processes that both store, then fence, then load, at least
+//! one sees the other's store: either the sleeper sees the news and does not sleep, or the other sees the sleeper
+//! and rings. It rings once for each number of a sleep and each reason, so a sleeper that is slow to wake is not rung at
+//! again.
+//!
+//! **Nothing that is read is believed.** Positions only grow; the other's may be ahead of what was last seen by no more
+//! than the ring holds, and not behind it. Anything else is [`Corrupt`], for good.
+//!
+//! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
+//! memory tells the survivor.
+
+use crate::sys::identity;
+use crate::sys::memory::{Mapping, ReadOnlyMapping};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// What a side's words take up, and what the size of a ring is a multiple of.
+pub(crate) const PAGE: usize = 4096;
+
+// Words of a side, each on a line of its own so that the two processes do not contend for it. What changes as seldom as
+// `ASLEEP` stands with it.
+pub(crate) const TAIL: usize = 128;
+pub(crate) const HEAD: usize = 256;
+const ASLEEP: usize = 384;
+const ROOM_WANTED: usize = 392;
+const LEFT: usize = 400;
+const PROCESSOR: usize = 408;
+const NOTE: usize = 512;
+const MOMENT: usize = 520;
+const RING: usize = PAGE;
+
+const FOR_DATA: u64 = 1;
+const FOR_ROOM: u64 = 2;
+const REASONS: u64 = 3;
+const NEXT_SLEEP: u64 = 4;
+
+/// The other process has written what no sound one would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the other process has overwritten shared memory")]
+pub(crate) struct Corrupt;
+
+/// A word that this side writes and the other reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    side: Arc<Mapping>,
+}
+
+impl Note {
+    pub(crate) fn new(side: &Arc<Mapping>) -> Note {
+        Note {
+            side: Arc::clone(side),
+        }
+    }
+
+    /// The word itself: what is stored here, with release ordering, the other side reads.
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        self.side.word(NOTE)
+    }
+
+    /// A second word, beside the first: what is stored here before the first is seen with it.
+    #[inline]
+    pub(crate) fn moment(&self) -> &AtomicU64 {
+        self.side.word(MOMENT)
+    }
+
+    /// The other's second word.
+    pub(crate) fn moment_of_peer(peer: &ReadOnlyMapping) -> u64 {
+        peer.load(MOMENT, Ordering::Acquire)
+    }
+
+    /// The other's word.
+    pub(crate) fn of_peer(peer: &ReadOnlyMapping) -> u64 {
+        peer.load(NOTE, Ordering::Acquire)
+    }
+}
+
+/// The writing side of a ring.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    own: Arc<Mapping>,
+    peer: Arc<ReadOnlyMapping>,
+    capacity: u64,
+    /// Bytes that we have put, and of these, what the other can see.
+    tail: u64,
+    tail_shown: u64,
+    /// Where in the ring the next byte goes: `tail` modulo the capacity, without a division for each message.
+    at: usize,
+    /// Whether something was shown and nobody has looked since whether the other sleeps for it.
+    has_news: bool,
+    /// What the other had taken when last looked at, and checked.
+    peer_head: u64,
+    /// The number of the other's last sleep that we rang at.
+    rung: u64,
+}
+
+impl Outgoing {
+    /// The ring of `capacity` bytes behind the words in `own`, in which `tail` bytes have been put and shown before.
+    pub(crate) fn new(
+        own: Arc<Mapping>,
+        peer: Arc<ReadOnlyMapping>,
+        capacity: usize,
+        tail: u64,
+    ) -> Outgoing {
+        Outgoing {
+            own,
+            peer,
+            capacity: capacity as u64,
+            tail,
+            tail_shown: tail,
+            at: (tail % capacity as u64) as usize,
+            has_news: false,
+            peer_head: tail.saturating_sub(capacity as u64),
+            rung: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Puts as many of `bytes` as there is room for; the other sees them after [`show`](Outgoing::show).
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
+        if self.free() < bytes.len() {
+            self.look_for_room()?;
+        }
+        let len = self.free().min(bytes.len());
+        let first = len.min(self.capacity as usize - self.at);
+        self.own.write(RING + self.at, &bytes[..first]);
+        if first < len {
+            self.own.write(RING, &bytes[first..len]);
+        }
+        self.advance(len);
+        Ok(len)
+    }
+
+    /// Leaves out `len` bytes, for which there must be room: the other finds anything there.
+    #[inline]
+    pub(crate) fn skip(&mut self, len: usize) {
+        self.advance(len.min(self.free()));
+    }
+
+    #[inline]
+    fn advance(&mut self, len: usize) {
+        self.tail += len as u64;
+        self.at += len;
+        if self.at >= self.capacity as usize {
+            self.at -= self.capacity as usize;
+        }
+    }
+
+    /// Bytes that could be put when the other's words were last looked at.
+    #[inline]
+    pub(crate) fn free(&self) -> usize {
+        (self.capacity - (self.tail - self.peer_head)) as usize
+    }
+
+    /// Bytes that were put in all, and of these, what the other says that it has taken.
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        (self.tail, self.peer.load(HEAD, Ordering::Acquire))
+    }
+
+    /// Bytes that can be put now.
+    pub(crate) fn look_for_room(&mut self) -> Result<usize, Corrupt> {
+        let head = self.peer.load(HEAD, Ordering::Acquire);
+        if head < self.peer_head || head > self.tail_shown {
+            return Err(Corrupt);
+        }
+        self.peer_head = head;
+        Ok(self.free())
+    }
+
+    /// Makes all that was put visible. If the other sleeps for it, it has to be rung at
+    /// ([`owes_bell`](Outgoing::owes_bell)).
+    #[inline]
+    pub(crate) fn show(&mut self) {
+        if self.tail == self.tail_shown {
+            return;
+        }
+        self.tail_shown = self.tail;
+        self.has_news = true;
+        // Publishes the bytes above. Pairs with the acquire in `look_for_data`.
+        self.own.word(TAIL).store(self.tail, Ordering::Release);
+        // Pairs with the fence in `Sleeper::announce`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the other sleeps for what was shown and has not been rung at for it. Whoever asks rings.
+    #[inline]
+    pub(crate) fn owes_bell(&mut self) -> bool {
+        if !std::mem::take(&mut self.has_news) {
+            return false;
+        }
+        let asleep = self.peer.load(ASLEEP, Ordering::Acquire);
+        if asleep & FOR_DATA == 0 || asleep & !REASONS == self.rung {
+            return false;
+        }
+        self.rung = asleep & !REASONS;
+        true
+    }
+
+    /// Whether the other sleeps until it is sent something, and has nothing to send itself.
+    pub(crate) fn peer_only_waits_for_data(&self) -> bool {
+        self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA
+    }
+
+    /// How many copies of its socket the other has closed.
+    #[inline]
+    pub(crate) fn peer_left(&self) -> u64 {
+        self.peer.load(LEFT, Ordering::Acquire)
+    }
+
+    /// Whether the other last rang on this very processor: while one spins there, it could not go on.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
+    }
+}
+
+/// The reading side of a ring.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    own: Arc<Mapping>,
+    peer: Arc<ReadOnlyMapping>,
+    capacity: u64,
+    /// Bytes that we have taken, and of these, what the other can see.
+    head: u64,
+    head_shown: u64,
+    /// Where in the ring the next byte is: `head` modulo the capacity.
+    at: usize,
+    /// What the other had put when last looked at, and checked.
+    peer_tail: u64,
+    /// The number of the other's last sleep that we rang at.
+    rung: u64,
+}
+
+impl Incoming {
+    /// The ring of `capacity` bytes behind the words in `peer`, from which `head` bytes have been taken and released before.
+    pub(crate) fn new(
+        own: Arc<Mapping>,
+        peer: Arc<ReadOnlyMapping>,
+        capacity: usize,
+        head: u64,
+    ) -> Incoming {
+        Incoming {
+            own,
+            peer,
+            capacity: capacity as u64,
+            head,
+            head_shown: head,
+            at: (head % capacity as u64) as usize,
+            peer_tail: head,
+            rung: 0,
+        }
+    }
+
+    /// Bytes that can be taken now.
+    #[inline]
+    pub(crate) fn look_for_data(&mut self) -> Result<usize, Corrupt> {
+        let tail = self.peer.load(TAIL, Ordering::Acquire);
+        if tail < self.peer_tail || tail - self.head > self.capacity {
+            return Err(Corrupt);
+        }
+        self.peer_tail = tail;
+        Ok((tail - self.head) as usize)
+    }
+
+    /// Bytes that could be taken when the other's words were last looked at.
+    #[inline]
+    pub(crate) fn available(&self) -> usize {
+        (self.peer_tail - self.head) as usize
+    }
+
+    /// How many bytes were taken in all.
+    pub(crate) fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Copies the bytes that stand `ahead` of those to be taken next; they are not taken. As many must be available.
+    #[inline]
+    pub(crate) fn peek(&self, ahead: usize, into: &mut [u8]) {
+        let mut start = self.at + ahead;
+        if start >= self.capacity as usize {
+            start -= self.capacity as usize;
+        }
+        let first = into.len().min(self.capacity as usize - start);
+        let (one, other) = into.split_at_mut(first);
+        self.peer.read(RING + start, one);
+        if !other.is_empty() {
+            self.peer.read(RING, other);
+        }
+    }
+
+    /// Takes up to `len` bytes, of those last looked for, and appends them to `out`, which must have room for them.
+    #[inline]
+    pub(crate) fn take(&mut self, len: usize, out: &mut Vec<u8>) -> usize {
+        let len = self.available().min(len);
+        let first = len.min(self.capacity as usize - self.at);
+        self.peer.append_to(RING + self.at, first, out);
+        if first < len {
+            self.peer.append_to(RING, len - first, out);
+        }
+        self.advance(len);
+        len
+    }
+
+    /// Takes up to `len` bytes, of those last looked for, and does away with them.
+    #[inline]
+    pub(crate) fn skip(&mut self, len: usize) {
+        self.advance(self.available().min(len));
+    }
+
+    #[inline]
+    fn advance(&mut self, len: usize) {
+        self.head += len as u64;
+        self.at += len;
+        if self.at >= self.capacity as usize {
+            self.at -= self.capacity as usize;
+        }
+    }
+
+    /// Bytes that were taken and that the other still believes to fill the ring.
+    pub(crate) fn unreleased(&self) -> usize {
+        (self.head - self.head_shown) as usize
+    }
+
+    /// Gives the room of what was taken back; returns whether the other sleeps for it and has to be rung at.
+    #[inline]
+    pub(crate) fn release(&mut self) -> bool {
+        if self.head == self.head_shown {
+            return false;
+        }
+        self.head_shown = self.head;
+        // The bytes have been copied out. Pairs with the acquire in `look_for_room`.
+        self.own.word(HEAD).store(self.head, Ordering::Release);
+        // Pairs with the fence in `Sleeper::announce`.
+        fence(Ordering::SeqCst);
+        let asleep = self.peer.load(ASLEEP, Ordering::Acquire);
+        if asleep & FOR_ROOM == 0 || asleep & !REASONS == self.rung {
+            return false;
+        }
+        let tail = self.peer.load(TAIL, Ordering::Acquire);
+        let used = tail.saturating_sub(self.head);
+        let wanted = self.peer.load(ROOM_WANTED, Ordering::Relaxed);
+        if self.capacity.saturating_sub(used) < wanted.min(self.capacity) {
+            return false;
+        }
+        self.rung = asleep & !REASONS;
+        true
+    }
+
+    /// How many copies of its socket the other has closed.
+    #[inline]
+    pub(crate) fn peer_left(&self) -> u64 {
+        self.peer.load(LEFT, Ordering::Acquire)
+    }
+
+    /// Whether the other last rang on this very processor: while one spins there, it could not go on.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
+    }
+}
+
+/// By which a side says that it sleeps.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    own: Arc<Mapping>,
+    number: u64,
+}
+
+impl Sleeper {
+    /// A side whose last sleep had `number`; 0 where it has not slept yet.
+    pub(crate) fn new(own: Arc<Mapping>, number: u64) -> Sleeper {
+        Sleeper { own, number }
+    }
+
+    /// The number of the last sleep.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Says that we sleep, for data, for `room` bytes if that is not 0, or for both. After this, and before sleeping, look
+    /// once more: what came before the other could see this is not rung for.
+    pub(crate) fn announce(&mut self, data: bool, room: usize) {
+        self.number = self.number.wrapping_add(NEXT_SLEEP);
+        let for_data = if data { FOR_DATA } else { 0 };
+        let for_room = if room > 0 { FOR_ROOM } else { 0 };
+        self.own
+            .word(ROOM_WANTED)
+            .store(room as u64, Ordering::Relaxed);
+        self.own
+            .word(ASLEEP)
+            .store(self.number | for_data | for_room, Ordering::Release);
+        // Pairs with the fences in `Outgoing::show` and `Incoming::release`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Where one thread of this side sleeps for data and another has begun a message that there is no room for: says that
+    /// `room` bytes are waited for as well. What is shown after this is seen after it.
+    pub(crate) fn also_for_room(&mut self, room: usize) {
+        let asleep = self.own.word(ASLEEP).load(Ordering::Relaxed);
+        if asleep & REASONS == FOR_DATA {
+            self.own
+                .word(ROOM_WANTED)
+                .store(room as u64, Ordering::Relaxed);
+            self.own
+                .word(ASLEEP)
+                .store(asleep | FOR_ROOM, Ordering::Release);
+        }
+    }
+
+    /// Says that we are awake.
+    pub(crate) fn awake(&mut self) {
+        self.own.word(ASLEEP).store(self.number, Ordering::Release);
+    }
+
+    /// Says where we run, to one whom we are about to wake.
+    pub(crate) fn note_processor(&self) {
+        let processor = identity::processor();
+        self.own.word(PROCESSOR).store(processor, Ordering::Relaxed);
+    }
+
+    /// Says that a copy of our socket has been closed.
+    pub(crate) fn leave(&self) {
+        self.own.word(LEFT).fetch_add(1, Ordering::Release);
+    }
+}
