@@ -46,12 +46,15 @@ mod shm;
 mod wire;
 mod task;
 mod sync;
+mod pipe;
 mod shared;
 mod queue;
 mod process;
 mod pool;
+mod wait;
 
 pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
+pub use pipe::{Pipe, Receiver, Sender};
 pub use pool::{
     AsyncResult, Callback, Done, Imap, ImapUnordered, Job, NoCallback, Pool, PoolBuilder,
     TakesCaptures, TakesItem,
@@ -67,6 +70,7 @@ pub use sync::{
     LockGuard, OwnerDied, RLock, RLockGuard, Semaphore, WaitTimeoutResult,
 };
 pub use task::{Closure, Portable, Stateless, worker_state};
+pub use wait::{Waitable, wait};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,296 @@
+//! The receiving side of a lane.
+//!
+//! Two locks. `state` is held for as long as it takes to copy a message out, and never while anything is waited for.
+//! `turn` is held by the one thread that waits, or takes a message with descriptors: **only it reads the socket**, so that
+//! nobody takes a doorbell that was meant for another. Others may take messages from under the waiting one; it finds nothing
+//! then, and waits on. A thread that does not want to wait and finds `turn` taken has nothing to do with the socket: what it
+//! would find there is meant for the one who waits.
+//!
+//! If this process dies at any point, the other side's socket closes. What it had shown, and was not taken, is gone with
+//! both sides.
+
+use crate::deadline::Deadline;
+use crate::pipe::failure::Failure;
+use crate::pipe::incoming::{Front, Receiving};
+use crate::pipe::limit::Limit;
+use crate::pipe::watch::Watched;
+use crate::shm::{Corrupt, LONGEST_OF_SERVER, Spin};
+use crate::sys::poll;
+use crate::sys::socket::Patience;
+use crate::wire::rights::{Heard, Inbox};
+use parking_lot::Mutex;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// The receiving side, for any number of threads.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    turn: Mutex<Turn>,
+    /// `None` when it has moved away.
+    state: Mutex<Option<Receiving>>,
+    watch: OnceLock<Watched>,
+    /// Whether `watch` may say something else than it should, until somebody who has `turn` has looked.
+    is_unsettled: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Turn {
+    spin: Spin,
+    inbox: Inbox,
+}
+
+impl Inlet {
+    pub(crate) fn new(receiving: Receiving, inbox: Inbox) -> Inlet {
+        Inlet {
+            turn: Mutex::new(Turn {
+                spin: Spin::new(LONGEST_OF_SERVER),
+                inbox,
+            }),
+            state: Mutex::new(Some(receiving)),
+            watch: OnceLock::new(),
+            is_unsettled: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits for a message and runs `act` once, which may take it. Returns the descriptors of what it took as well.
+    #[inline]
+    pub(crate) fn receive<R>(
+        &self,
+        limit: Limit,
+        mut act: impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
+    ) -> Result<(R, Vec<OwnedFd>), Failure> {
+        let result = match self.receive_at_once(&mut act) {
+            Err(Failure::NotNow) => {
+                let result = self.receive_in_turn(limit, &mut act);
+                // After the turn is over, and before `watch` is looked at. Pairs with the fence in `settle`.
+                fence(Ordering::SeqCst);
+                result
+            }
+            result => result.map(|value| (value, Vec::new())),
+        };
+        if self.watch.get().is_some() {
+            self.settle();
+        }
+        result
+    }
+
+    #[inline]
+    fn receive_at_once<R>(
+        &self,
+        act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let mut state = self.state.lock();
+        let receiving = here(&mut state)?;
+        let front = receiving.front()?;
+        if matches!(front, Front::Nothing) || receiving.has_descriptors(front) {
+            return Err(Failure::NotNow);
+        }
+        act(receiving, front)
+    }
+
+    #[inline(never)]
+    fn receive_in_turn<R>(
+        &self,
+        limit: Limit,
+        act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
+    ) -> Result<(R, Vec<OwnedFd>), Failure> {
+        let out_of_time = || match limit {
+            Limit::Now => Failure::NotNow,
+            Limit::Until(_) => Failure::TimedOut,
+        };
+        let mut turn = limit.lock(&self.turn).ok_or_else(out_of_time)?;
+        loop {
+            {
+                let mut state = self.state.lock();
+                let receiving = here(&mut state)?;
+                let mut front = receiving.front()?;
+                if matches!(front, Front::Nothing) && limit.deadline().is_none() {
+                    if !receiving.is_closed()? {
+                        return Err(Failure::NotNow);
+                    }
+                    // It may have shown something before it went.
+                    front = receiving.front()?;
+                    if matches!(front, Front::Nothing) {
+                        return Err(Failure::Closed);
+                    }
+                }
+                if !matches!(front, Front::Nothing) {
+                    let value = act(receiving, front)?;
+                    let letter = receiving.take_letter();
+                    let descriptors = turn.inbox_of(receiving, letter)?;
+                    return Ok((value, descriptors));
+                }
+            }
+            let deadline = limit.deadline().ok_or(Failure::NotNow)?;
+            self.wait(&mut turn, deadline)?;
+        }
+    }
+
+    /// Waits until there is something in the ring, or perhaps is.
+    fn wait(&self, turn: &mut Turn, deadline: Deadline) -> Result<(), Failure> {
+        let may_spin = !here(&mut self.state.lock())?.shares_processor();
+        let has_data = || self.state.lock().as_mut().is_none_or(Receiving::has_data);
+        if may_spin && turn.spin.until(has_data) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let (socket, event) = {
+            let mut state = self.state.lock();
+            let receiving = here(&mut state)?;
+            receiving.peer.sleeper.announce(true, 0);
+            if receiving.has_data() {
+                receiving.peer.sleeper.awake();
+                return Ok(());
+            }
+            let peer = &receiving.peer;
+            (Arc::clone(peer.socket()), Arc::clone(peer.event()))
+        };
+        let heard = turn.hear(&socket, &event, deadline);
+        let mut state = self.state.lock();
+        let receiving = here(&mut state)?;
+        receiving.peer.sleeper.awake();
+        if may_spin {
+            turn.spin.learn(start.elapsed());
+        }
+        match heard? {
+            Heard::News => Ok(()),
+            // What it showed before it went is still to be had.
+            Heard::Closed if receiving.has_data() => Ok(()),
+            Heard::Closed => Err(Failure::Closed),
+            Heard::Nothing if deadline.has_passed() => Err(Failure::TimedOut),
+            Heard::Nothing => Ok(()),
+        }
+    }
+
+    /// Readable when there is something to receive, or the other side is gone.
+    pub(crate) fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.watch.get().is_none() {
+            let state = self.state.lock();
+            let watched = match &*state {
+                Some(receiving) => {
+                    let peer = &receiving.peer;
+                    Watched::new(Some((peer.socket(), peer.event())))?
+                }
+                None => Watched::new(None)?,
+            };
+            // Another thread may have been quicker; then this one's is not needed.
+            let _not_needed = self.watch.set(watched);
+        }
+        self.settle();
+        match self.watch.get() {
+            Some(watched) => Ok(watched.descriptor()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Makes the descriptor say what is so; see `watch`. Whoever has `turn` looks after it once more when it is over.
+    fn settle(&self) {
+        self.is_unsettled.store(true, Ordering::SeqCst);
+        // Pairs with the fence in `receive`: either we get the turn, or its holder sees that it has to settle.
+        fence(Ordering::SeqCst);
+        while self.is_unsettled.load(Ordering::SeqCst) {
+            let Some(mut turn) = self.turn.try_lock() else {
+                return;
+            };
+            self.is_unsettled.store(false, Ordering::SeqCst);
+            self.arm(&mut turn);
+        }
+    }
+
+    fn arm(&self, turn: &mut Turn) {
+        let Some(watched) = self.watch.get() else {
+            return;
+        };
+        let mut state = self.state.lock();
+        let Some(receiving) = &mut *state else {
+            return;
+        };
+        let (socket, event) = {
+            let peer = &receiving.peer;
+            (Arc::clone(peer.socket()), Arc::clone(peer.event()))
+        };
+        let mut is_armed = false;
+        loop {
+            let had_data = receiving.has_data();
+            if !matches!(receiving.front(), Ok(Front::Nothing)) {
+                return watched.set(&event);
+            }
+            if is_armed && !had_data {
+                return;
+            }
+            receiving.peer.sleeper.announce(true, 0);
+            // What is cleared here belongs to earlier sleeps, or to what the next round finds in the ring.
+            watched.clear(&event);
+            if turn.inbox.listen_to_all(socket.as_fd()).is_err() {
+                return watched.set(&event);
+            }
+            is_armed = true;
+        }
+    }
+
+    /// Takes the side out, to send it elsewhere.
+    pub(crate) fn depart(&self) -> Result<(Receiving, Inbox), Failure> {
+        let mut turn = self.turn.try_lock().ok_or(Failure::InUse)?;
+        let mut receiving = self.state.lock().take().ok_or(Failure::Moved)?;
+        if let Some(watched) = self.watch.get() {
+            watched.leave(receiving.peer.socket(), receiving.peer.event());
+            receiving.peer.sleeper.awake();
+        }
+        Ok((receiving, std::mem::take(&mut turn.inbox)))
+    }
+
+    /// Puts a side back that was not sent after all.
+    pub(crate) fn come_back(&self, receiving: Receiving, inbox: Inbox) {
+        {
+            let mut turn = self.turn.lock();
+            if let Some(watched) = self.watch.get() {
+                watched.come_back(receiving.peer.socket(), receiving.peer.event());
+            }
+            turn.inbox = inbox;
+            *self.state.lock() = Some(receiving);
+        }
+        if self.watch.get().is_some() {
+            self.settle();
+        }
+    }
+}
+
+fn here(state: &mut Option<Receiving>) -> Result<&mut Receiving, Failure> {
+    state.as_mut().ok_or(Failure::Moved)
+}
+
+impl Turn {
+    fn hear(&mut self, socket: &OwnedFd, event: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
+        let (socket, event) = (socket.as_fd(), event.as_fd());
+        let [rung, has_news] = poll::readable([event, socket], deadline)?;
+        if rung {
+            poll::clear_event(event);
+        }
+        if has_news {
+            return self.inbox.listen(socket, Patience::Now);
+        }
+        Ok(if rung { Heard::News } else { Heard::Nothing })
+    }
+
+    /// The descriptors of a letter that was taken.
+    fn inbox_of(
+        &mut self,
+        receiving: &Receiving,
+        letter: Option<(u64, u64)>,
+    ) -> Result<Vec<OwnedFd>, Failure> {
+        let Some((letter, count)) = letter else {
+            return Ok(Vec::new());
+        };
+        let count = usize::try_from(count).map_err(|_| Corrupt)?;
+        self.inbox.pass_to(letter);
+        let socket = receiving.peer.socket();
+        match self.inbox.take(socket.as_fd(), count)? {
+            Some(descriptors) if descriptors.len() == count => Ok(descriptors),
+            Some(_) => Err(Failure::LostDescriptors),
+            None => Err(Corrupt.into()),
+        }
+    }
+}

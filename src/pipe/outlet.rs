@@ -1,0 +1,397 @@
+//! The sending side of a lane.
+//!
+//! Two locks. `state` is held for as long as it takes to put a frame, and never while anything is waited for. `turn` is
+//! held by the one thread that waits for room, or sends a message in several frames or with descriptors; meanwhile
+//! `is_taken` says that nobody else may put anything, so that messages neither mix nor overtake each other for ever.
+//!
+//! | step of a message with descriptors | if this process dies, or gives up, after it |
+//! |---|---|
+//! | there is room for its first frame | nothing has happened |
+//! | its descriptors are in the socket | they are closed with the socket, or passed over: the letter's number is not used again |
+//! | its first frame is shown | a whole message; or a part of one, which is cut, or ends with the lane |
+//!
+//! A message that was given up half-way owes a `CUT` frame, which is put in front of the next one.
+
+use crate::deadline::Deadline;
+use crate::pipe::failure::Failure;
+use crate::pipe::frame::{Head, Opening, Part, piece, whole_max};
+use crate::pipe::limit::Limit;
+use crate::pipe::peer::Peer;
+use crate::shm::{Corrupt, LONGEST_OF_SERVER, Lane, Lanes, Outgoing, Spin};
+use crate::sys::poll;
+use crate::sys::socket::Patience;
+use crate::wire::rights::{Heard, Inbox, Outbox};
+use parking_lot::Mutex;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is sent: bytes, and the descriptors that ride along.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outbound<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) descriptors: &'a [Arc<OwnedFd>],
+}
+
+/// The sending side, for any number of threads.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    turn: Mutex<Spin>,
+    /// `None` when it has moved away.
+    state: Mutex<Option<Sending>>,
+}
+
+/// The sending side itself.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    memory: Arc<OwnedFd>,
+    lane: Lane,
+    ring: Outgoing,
+    outbox: Outbox,
+    peer: Peer,
+    is_taken: bool,
+    owes_cut: bool,
+}
+
+/// What a sending side is made of when it arrives.
+#[derive(Debug)]
+pub(crate) struct SendingParts {
+    pub(crate) memory: Arc<OwnedFd>,
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) event: Arc<OwnedFd>,
+    pub(crate) lane: Lane,
+    pub(crate) tail: u64,
+    pub(crate) sleep: u64,
+    pub(crate) letters: u64,
+    pub(crate) owes_cut: bool,
+}
+
+impl Outlet {
+    pub(crate) fn new(sending: Sending) -> Outlet {
+        Outlet {
+            turn: Mutex::new(Spin::new(LONGEST_OF_SERVER)),
+            state: Mutex::new(Some(sending)),
+        }
+    }
+
+    /// Sends a message. It is there to be received when this returns.
+    #[inline]
+    pub(crate) fn send(&self, message: Outbound<'_>, limit: Limit) -> Result<(), Failure> {
+        if message.descriptors.is_empty() {
+            let mut state = self.state.lock();
+            let sending = here(&mut state)?;
+            let length = message.bytes.len();
+            if !sending.is_taken && length <= whole_max(sending.ring.capacity()) {
+                sending.check_peer()?;
+                if sending.put(&Head::plain(length), message.bytes)? {
+                    return Ok(());
+                }
+            }
+        }
+        self.send_in_turn(message, limit)
+    }
+
+    #[cold]
+    fn send_in_turn(&self, message: Outbound<'_>, limit: Limit) -> Result<(), Failure> {
+        let Some(mut turn) = limit.lock(&self.turn) else {
+            return Err(out_of_time(limit));
+        };
+        let mut turn = Turn::take(self, &mut turn, limit)?;
+        let length = message.bytes.len();
+        let is_split = limit.deadline().is_some() && length > whole_max(turn.capacity);
+        if !is_split {
+            return turn.send_first(Part::Whole, message.bytes, message);
+        }
+        let (first, rest) = message.bytes.split_at(piece(turn.capacity));
+        turn.send_first(Part::First, first, message)?;
+        turn.send_rest(rest).inspect_err(|_| {
+            if let Some(sending) = &mut *self.state.lock() {
+                sending.owes_cut = true;
+            }
+        })
+    }
+
+    /// Takes the side out, to send it elsewhere.
+    pub(crate) fn depart(&self) -> Result<Sending, Failure> {
+        let _turn = self.turn.try_lock().ok_or(Failure::InUse)?;
+        self.state.lock().take().ok_or(Failure::Moved)
+    }
+
+    /// Puts a side back that was not sent after all.
+    pub(crate) fn come_back(&self, sending: Sending) {
+        *self.state.lock() = Some(sending);
+    }
+}
+
+fn here(state: &mut Option<Sending>) -> Result<&mut Sending, Failure> {
+    state.as_mut().ok_or(Failure::Moved)
+}
+
+fn out_of_time(limit: Limit) -> Failure {
+    match limit {
+        Limit::Now => Failure::NotNow,
+        Limit::Until(_) => Failure::TimedOut,
+    }
+}
+
+/// The one thread that may put frames. Dropped, it lets the others again.
+struct Turn<'a> {
+    outlet: &'a Outlet,
+    spin: &'a mut Spin,
+    limit: Limit,
+    capacity: usize,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(sending) = &mut *self.outlet.state.lock() {
+            sending.is_taken = false;
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    fn take(outlet: &'a Outlet, spin: &'a mut Spin, limit: Limit) -> Result<Turn<'a>, Failure> {
+        let mut state = outlet.state.lock();
+        let sending = here(&mut state)?;
+        sending.is_taken = true;
+        Ok(Turn {
+            outlet,
+            spin,
+            limit,
+            capacity: sending.ring.capacity(),
+        })
+    }
+
+    /// Sends the first frame of a message, which may be all of it, and before that its descriptors.
+    fn send_first(
+        &mut self,
+        part: Part,
+        bytes: &[u8],
+        message: Outbound<'_>,
+    ) -> Result<(), Failure> {
+        let mut head = Head {
+            part,
+            length: bytes.len(),
+            opening: None,
+        };
+        if part == Part::First || !message.descriptors.is_empty() {
+            let mut opening = Opening {
+                total: message.bytes.len() as u64,
+                letter: 0,
+                descriptors: message.descriptors.len() as u64,
+            };
+            head.opening = Some(opening);
+            if !message.descriptors.is_empty() && head.size() <= self.capacity {
+                self.wait_for_room(head.size())?;
+                opening.letter = self.send_descriptors(message.descriptors)?;
+            }
+            head.opening = Some(opening);
+        }
+        if head.size() > self.capacity {
+            return Err(Failure::NeverFits(bytes.len()));
+        }
+        self.put(&head, bytes)
+    }
+
+    fn send_rest(&mut self, rest: &[u8]) -> Result<(), Failure> {
+        let mut pieces = rest.chunks(piece(self.capacity)).peekable();
+        while let Some(bytes) = pieces.next() {
+            let part = if pieces.peek().is_some() {
+                Part::Middle
+            } else {
+                Part::Last
+            };
+            let head = Head {
+                part,
+                length: bytes.len(),
+                opening: None,
+            };
+            self.put(&head, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the letter's number.
+    fn send_descriptors(&mut self, descriptors: &[Arc<OwnedFd>]) -> Result<u64, Failure> {
+        let mut sent = 0;
+        loop {
+            let mut state = self.outlet.state.lock();
+            let sending = here(&mut state)?;
+            let letter = sending.outbox.letters();
+            let socket = Arc::clone(sending.peer.socket());
+            let failure = match sending.outbox.send(socket.as_fd(), descriptors, &mut sent) {
+                Ok(true) => return Ok(letter),
+                Ok(false) => match self.limit.deadline() {
+                    Some(deadline) if !deadline.has_passed() => {
+                        drop(state);
+                        poll::writable_until(socket.as_fd(), deadline)?;
+                        continue;
+                    }
+                    _ => out_of_time(self.limit),
+                },
+                Err(error) => error.into(),
+            };
+            sending.outbox.abandon();
+            return Err(failure);
+        }
+    }
+
+    fn put(&mut self, head: &Head, bytes: &[u8]) -> Result<(), Failure> {
+        loop {
+            {
+                let mut state = self.outlet.state.lock();
+                let sending = here(&mut state)?;
+                sending.check_peer()?;
+                if sending.put(head, bytes)? {
+                    return Ok(());
+                }
+            }
+            self.wait_for_room(head.size())?;
+        }
+    }
+
+    /// Waits until there are `room` bytes of room; nobody else can take them.
+    fn wait_for_room(&mut self, room: usize) -> Result<(), Failure> {
+        if self.room()? >= room {
+            return Ok(());
+        }
+        let Some(deadline) = self.limit.deadline() else {
+            return Err(Failure::NotNow);
+        };
+        // While spinning, a little more than is needed is waited for: one frame of room at a time would have both sides
+        // take turns at the same words.
+        let plenty = room.max(self.capacity / 8);
+        let outlet = self.outlet;
+        let may_spin = !here(&mut outlet.state.lock())?.ring.shares_processor();
+        if may_spin {
+            self.spin.until(|| {
+                let mut state = outlet.state.lock();
+                let room = state.as_mut().map(Sending::room);
+                room.is_none_or(|room| room.map_or(true, |room| room >= plenty))
+            });
+        }
+        if self.room()? >= room {
+            return Ok(());
+        }
+        let start = Instant::now();
+        self.sleep_for_room(room, deadline)?;
+        if may_spin {
+            self.spin.learn(start.elapsed());
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> Result<usize, Failure> {
+        let mut state = self.outlet.state.lock();
+        Ok(here(&mut state)?.room()?)
+    }
+
+    fn sleep_for_room(&self, room: usize, deadline: Deadline) -> Result<(), Failure> {
+        loop {
+            let socket = {
+                let mut state = self.outlet.state.lock();
+                let sending = here(&mut state)?;
+                sending.peer.sleeper.announce(false, room);
+                if sending.room()? >= room {
+                    sending.peer.sleeper.awake();
+                    return Ok(());
+                }
+                Arc::clone(sending.peer.socket())
+            };
+            let heard = hear(&socket, deadline);
+            let mut state = self.outlet.state.lock();
+            let sending = here(&mut state)?;
+            sending.peer.sleeper.awake();
+            if heard? == Heard::Closed {
+                return Err(Failure::Closed);
+            }
+            if sending.room()? >= room {
+                return Ok(());
+            }
+            if deadline.has_passed() {
+                return Err(Failure::TimedOut);
+            }
+        }
+    }
+}
+
+/// Waits for a doorbell. What else the other side may have put into the socket is closed: it has nothing to send this way.
+fn hear(socket: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
+    let mut inbox = Inbox::default();
+    if deadline.remaining().is_none() {
+        return inbox.listen(socket.as_fd(), Patience::Wait);
+    }
+    poll::readable([socket.as_fd()], deadline)?;
+    inbox.listen(socket.as_fd(), Patience::Now)
+}
+
+impl Sending {
+    /// The sending side of a lane, as it was made or as it has arrived.
+    pub(crate) fn new(lanes: &Lanes, parts: SendingParts) -> io::Result<Sending> {
+        let (ring, sleeper) = lanes.writer(parts.lane, parts.tail, parts.sleep)?;
+        Ok(Sending {
+            memory: parts.memory,
+            lane: parts.lane,
+            ring,
+            outbox: Outbox::resume(parts.letters),
+            peer: Peer::new(parts.socket, parts.event, sleeper),
+            is_taken: false,
+            owes_cut: parts.owes_cut,
+        })
+    }
+
+    /// What it takes to go on elsewhere.
+    pub(crate) fn parts(&self) -> SendingParts {
+        let (tail, _) = self.ring.positions();
+        SendingParts {
+            memory: Arc::clone(&self.memory),
+            socket: Arc::clone(self.peer.socket()),
+            event: Arc::clone(self.peer.event()),
+            lane: self.lane,
+            tail,
+            sleep: self.peer.sleeper.number(),
+            letters: self.outbox.letters(),
+            owes_cut: self.owes_cut,
+        }
+    }
+
+    #[inline]
+    fn check_peer(&mut self) -> Result<(), Failure> {
+        if self.peer.is_gone(self.ring.peer_left())? {
+            return Err(Failure::Closed);
+        }
+        Ok(())
+    }
+
+    /// Puts a frame if there is room, and wakes the other side if it sleeps for it.
+    #[inline]
+    fn put(&mut self, head: &Head, bytes: &[u8]) -> Result<bool, Failure> {
+        if self.owes_cut && self.room()? == 0 {
+            return Ok(false);
+        }
+        if !head.put(&mut self.ring, bytes)? {
+            return Ok(false);
+        }
+        if self.ring.owes_bell() {
+            self.peer.ring_for_data();
+        }
+        Ok(true)
+    }
+
+    /// The room for frames. None as long as there is not even room to say that the last message is given up.
+    fn room(&mut self) -> Result<usize, Corrupt> {
+        if self.owes_cut {
+            let cut = Head {
+                part: Part::Cut,
+                ..Head::plain(0)
+            };
+            if !cut.put(&mut self.ring, &[])? {
+                return Ok(0);
+            }
+            self.owes_cut = false;
+        }
+        self.ring.look_for_room()
+    }
+}

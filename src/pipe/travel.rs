@@ -1,0 +1,202 @@
+//! How the two sides of a lane move to another process, inside a value.
+//!
+//! An end is encoded by taking it out of its handle: what it has sent and received so far, the beginning of a long message,
+//! descriptors that have arrived, and its own descriptors go along, so nothing is lost and nobody here can use it meanwhile.
+//! If the value does not leave after all, it is put back.
+
+use crate::pipe::failure::Failure;
+use crate::pipe::incoming::{Long, Receiving, ReceivingParts};
+use crate::pipe::inlet::Inlet;
+use crate::pipe::outlet::{Outlet, Sending, SendingParts};
+use crate::shm::{Lane, Lanes};
+use crate::sys::memory::SealedMemory;
+use crate::sys::poll::is_nonblocking;
+use crate::wire::handles::{self, Descriptor};
+use crate::wire::rights::{Inbox, Kept};
+use parking_lot::Mutex;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+#[derive(Serialize, Deserialize)]
+struct SendingForm {
+    memory: Descriptor,
+    socket: Descriptor,
+    event: Descriptor,
+    is_back: bool,
+    tail: u64,
+    sleep: u64,
+    letters: u64,
+    owes_cut: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReceivingForm {
+    memory: Descriptor,
+    socket: Descriptor,
+    event: Descriptor,
+    is_back: bool,
+    head: u64,
+    sleep: u64,
+    letters: u64,
+    kept: Vec<Kept<Descriptor>>,
+    long: Option<Long>,
+}
+
+fn lane(is_back: bool) -> Lane {
+    if is_back { Lane::Back } else { Lane::Forth }
+}
+
+/// Finds the lanes in memory that has arrived. Only the mappings are kept of it, and `memory` itself, to move on.
+fn lanes(memory: &OwnedFd, event: &OwnedFd) -> io::Result<Lanes> {
+    if !is_nonblocking(event.as_fd()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no event came with a pipe",
+        ));
+    }
+    Lanes::attach(SealedMemory::adopt(memory.try_clone()?)?)
+}
+
+/// Encodes `form` and has `undo` put `side` back, should the value not leave.
+fn leave<T: Send + 'static, S: Serializer>(
+    serializer: S,
+    form: &impl Serialize,
+    side: T,
+    undo: impl FnOnce(T) + Send + 'static,
+) -> Result<S::Ok, S::Error> {
+    let side = Arc::new(Mutex::new(Some((side, undo))));
+    let put_back = {
+        let side = Arc::clone(&side);
+        move || {
+            if let Some((side, undo)) = { side.lock().take() } {
+                undo(side);
+            }
+        }
+    };
+    if let Err(why) = handles::on_return(put_back.clone()) {
+        put_back();
+        return Err(S::Error::custom(why));
+    }
+    form.serialize(serializer)
+}
+
+/// Encodes the sending side by moving it.
+pub(crate) fn send_away<S: Serializer>(
+    outlet: &Arc<Outlet>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let sending = outlet.depart().map_err(refused)?;
+    let parts = sending.parts();
+    let form = SendingForm {
+        memory: Descriptor(parts.memory),
+        socket: Descriptor(parts.socket),
+        event: Descriptor(parts.event),
+        is_back: parts.lane == Lane::Back,
+        tail: parts.tail,
+        sleep: parts.sleep,
+        letters: parts.letters,
+        owes_cut: parts.owes_cut,
+    };
+    let outlet = Arc::clone(outlet);
+    leave(serializer, &form, sending, move |sending| {
+        outlet.come_back(sending);
+    })
+}
+
+/// Decodes a sending side that has moved here.
+pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Outlet, D::Error> {
+    let form = SendingForm::deserialize(deserializer)?;
+    let parts = SendingParts {
+        socket: form.socket.0,
+        event: form.event.0,
+        lane: lane(form.is_back),
+        tail: form.tail,
+        sleep: form.sleep,
+        letters: form.letters,
+        owes_cut: form.owes_cut,
+        memory: form.memory.0,
+    };
+    lanes(&parts.memory, &parts.event)
+        .and_then(|lanes| Sending::new(&lanes, parts))
+        .map(Outlet::new)
+        .map_err(D::Error::custom)
+}
+
+/// Encodes the receiving side by moving it.
+pub(crate) fn receive_elsewhere<S: Serializer>(
+    inlet: &Arc<Inlet>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let (receiving, inbox) = inlet.depart().map_err(refused)?;
+    let parts = receiving.parts();
+    let (letters, kept) = inbox.into_parts();
+    let kept: Vec<Kept<Descriptor>> = kept
+        .into_iter()
+        .map(|(letter, some)| {
+            let some = some.map(|some| some.into_iter().map(Descriptor::from).collect());
+            (letter, some)
+        })
+        .collect();
+    let form = ReceivingForm {
+        memory: Descriptor(parts.memory),
+        socket: Descriptor(parts.socket),
+        event: Descriptor(parts.event),
+        is_back: parts.lane == Lane::Back,
+        head: parts.head,
+        sleep: parts.sleep,
+        letters,
+        kept: kept.clone(),
+        long: parts.long,
+    };
+    let inlet = Arc::clone(inlet);
+    leave(serializer, &form, receiving, move |receiving| {
+        inlet.come_back(receiving, Inbox::resume(letters, owned(kept)));
+    })
+}
+
+/// Decodes a receiving side that has moved here.
+pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Inlet, D::Error> {
+    let form = ReceivingForm::deserialize(deserializer)?;
+    let inbox = Inbox::resume(form.letters, owned(form.kept));
+    let parts = ReceivingParts {
+        socket: form.socket.0,
+        event: form.event.0,
+        lane: lane(form.is_back),
+        head: form.head,
+        sleep: form.sleep,
+        long: form.long,
+        memory: form.memory.0,
+    };
+    lanes(&parts.memory, &parts.event)
+        .and_then(|lanes| Receiving::new(&lanes, parts))
+        .map(|receiving| Inlet::new(receiving, inbox))
+        .map_err(D::Error::custom)
+}
+
+/// Descriptors that nobody else has. One that is shared still, or cannot be copied, is lost with its message.
+fn owned(kept: Vec<Kept<Descriptor>>) -> Vec<Kept> {
+    let own = |descriptor: Descriptor| match Arc::try_unwrap(descriptor.0) {
+        Ok(descriptor) => Some(descriptor),
+        Err(shared) => shared.try_clone().ok(),
+    };
+    kept.into_iter()
+        .map(|(letter, some)| {
+            (
+                letter,
+                some.and_then(|some| some.into_iter().map(own).collect()),
+            )
+        })
+        .collect()
+}
+
+fn refused<E: serde::ser::Error>(failure: Failure) -> E {
+    E::custom(failure)
+}
