@@ -7,7 +7,7 @@ mod common;
 use common::alone::{in_own_process, test_path};
 use common::meet::{Gate, pass};
 use common::{LIMIT, each_method, within};
-use multiprocess::{Pipe, Process, Receiver, Waitable, wait};
+use multiprocess::{Pipe, Process, Queue, Receiver, Waitable, wait};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -103,6 +103,32 @@ each_method!(
         assert!(here.recv().unwrap_err().is_closed());
     }
 );
+
+each_method!(queues_are_waited_for_beside_pipes, |method| {
+    let queue = Queue::<u32>::new().unwrap();
+    let (here, there) = Pipe::<u32>::pair().unwrap();
+    let sources: [&dyn Waitable; 2] = [&here, &queue];
+    assert_eq!(wait(&sources, Some(SOON)).unwrap(), NONE);
+    let child: Process = Process::builder()
+        .start_method(method)
+        .spawn(
+            (queue.clone(), there),
+            |(queue, pipe): (Queue<u32>, Pipe<u32>)| {
+                for n in pipe.iter() {
+                    queue.put(n).unwrap();
+                }
+            },
+        )
+        .unwrap();
+    for round in 0..500 {
+        here.send(round).unwrap();
+        assert_eq!(wait(&sources, None).unwrap(), [1]);
+        assert_eq!(queue.get().unwrap(), round);
+        assert_eq!(wait(&sources, NOW).unwrap(), NONE);
+    }
+    drop(here);
+    child.join().unwrap();
+});
 
 #[test]
 fn nothing_to_wait_for_honours_the_limit() {

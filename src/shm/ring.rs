@@ -417,10 +417,12 @@ impl Sleeper {
     pub(crate) fn also_for_room(&mut self, room: usize) {
         let asleep = self.own.word(ASLEEP).load(Ordering::Relaxed);
         if asleep & REASONS == FOR_DATA {
-            let wanted = self.own.word(ROOM_WANTED);
-            wanted.store(room as u64, Ordering::Relaxed);
-            let for_both = asleep | FOR_ROOM;
-            self.own.word(ASLEEP).store(for_both, Ordering::Release);
+            self.own
+                .word(ROOM_WANTED)
+                .store(room as u64, Ordering::Relaxed);
+            self.own
+                .word(ASLEEP)
+                .store(asleep | FOR_ROOM, Ordering::Release);
         }
     }
 
