@@ -243,20 +243,19 @@ fn a_value_that_cannot_be_decoded_is_one_error_and_the_queue_goes_on() {
     assert_eq!(queue.iter().collect::<Vec<_>>(), [Odd::Fine(2)]);
 }
 
+/// Where to put the answers, what to compute them of, and how.
+type Requests = Queue<(Queue<u64>, SharedSlice<u64>, Closure<u64, u64>)>;
+
 each_method_alone!(handles_travel_inside_values, |method| {
-    let requests = Queue::<(Queue<u64>, SharedSlice<u64>, Closure<u64, u64>)>::new().unwrap();
-    let server = start(
-        method,
-        requests.clone(),
-        |requests: Queue<(Queue<u64>, SharedSlice<u64>, Closure<u64, u64>)>| {
-            for (answers, numbers, f) in requests.iter() {
-                for number in numbers.iter() {
-                    answers.put(f.call(*number)).unwrap();
-                }
-                answers.close();
+    let requests = Requests::new().unwrap();
+    let server = start(method, requests.clone(), |requests: Requests| {
+        for (answers, numbers, f) in requests.iter() {
+            for number in numbers.iter() {
+                answers.put(f.call(*number)).unwrap();
             }
-        },
-    );
+            answers.close();
+        }
+    });
     for round in 0..20_u64 {
         let answers = Queue::new().unwrap();
         let numbers = SharedSlice::from_slice(&[round, 10, 20]).unwrap();
