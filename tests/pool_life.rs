@@ -19,6 +19,23 @@ fn builder(method: multiprocess::StartMethod, workers: usize) -> PoolBuilder {
     Pool::builder().workers(workers).start_method(method)
 }
 
+/// Runs two items that wait for each other, so that each of two workers has one.
+fn run_on_both(pool: &Pool) {
+    let (mut ear, gate) = (Ear::new(), Gate::new());
+    let calls = [(); 2].map(|()| {
+        pool.apply_async(
+            (ear.path(), gate.path()),
+            |(ear, gate): (PathBuf, PathBuf)| {
+                say(&ear, "here");
+                pass(&gate);
+            },
+        )
+    });
+    assert_eq!([ear.hear(), ear.hear()], ["here", "here"]);
+    gate.let_through(2);
+    assert!(calls.into_iter().all(|call| call.get().is_ok()));
+}
+
 each_method!(
     an_initializer_runs_once_in_each_worker_before_its_first_item,
     |method| {
@@ -63,10 +80,12 @@ each_method!(
             uses.sort_unstable();
             assert!(uses.iter().copied().eq(1..=uses.len() as u64), "{uses:?}");
         }
+        run_on_both(&pool);
         assert_eq!(log.notes(1)[0], 2);
         // One that takes another's place begins anew.
         kill_hard(pool.worker_pids()[0]);
         assert_serves(&pool);
+        run_on_both(&pool);
         assert_eq!(log.notes(1)[0], 3);
         assert!(worker_state::<State>().is_none(), "this is no worker");
     }
