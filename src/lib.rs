@@ -72,6 +72,18 @@ pub use task::{Closure, Portable, Stateless, worker_state};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/FROM_PYTHON.md")]
+struct FromPython;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/START_METHODS.md")]
+struct StartMethods;
+
 #[cfg(test)]
 mod tests {
     use super::*;
