@@ -76,6 +76,18 @@ pub use wait::{Waitable, wait};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/FROM_PYTHON.md")]
+struct FromPython;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/START_METHODS.md")]
+struct StartMethods;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,10 @@ const UNSAFE_BESIDE_SYS: &[(&str, &str)] = &[
         "benches/baseline/",
         "what we are compared with is bare system calls",
     ),
+    (
+        "examples/crash_isolation.rs",
+        "C functions are what it is about",
+    ),
     ("examples/survive.rs", "C functions are what it is about"),
     ("tests/common/unsafely.rs", "misfortunes are arranged here"),
 ];
