@@ -98,7 +98,9 @@ each_method_alone!(killed_while_sending, LONG_LIMIT, |method| {
     for _ in 0..kills() {
         let (here, there) = Pipe::<Numbered>::pair_with_capacity(CAPACITY).unwrap();
         let mut child = start(method, (there,), |(pipe,): (Pipe<Numbered>,)| {
-            (0..).for_each(|number| pipe.send(Numbered::new(number)).unwrap());
+            for number in 0.. {
+                pipe.send(Numbered::new(number)).unwrap();
+            }
         });
         let mut next = 0;
         // Received meanwhile, or all after the death; the sender is killed where it waits for room, or busy.

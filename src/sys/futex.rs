@@ -171,7 +171,7 @@ fn end_of(deadline: Deadline) -> End {
     };
     // SAFETY: `now` is valid for writing. The monotonic clock is always there.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let nanos = now.tv_nsec + libc::c_long::from(left.subsec_nanos().cast_signed());
+    let nanos = now.tv_nsec + libc::c_long::from(left.subsec_nanos() as i32);
     let end = i64::try_from(left.as_secs())
         .ok()
         .and_then(|seconds| now.tv_sec.checked_add(seconds))

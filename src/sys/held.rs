@@ -117,7 +117,7 @@ impl Thread {
         }
         // SAFETY: `gettid` has no precondition and cannot fail.
         let tid = unsafe { libc::gettid() };
-        record.tid.store(tid.cast_unsigned(), Ordering::Relaxed);
+        record.tid.store(tid as u32, Ordering::Relaxed);
         CURRENT.set(Some(record));
         // A thread that is ending already has none; its record stays taken.
         let _late = AT_END.try_with(|_| ());

@@ -10,6 +10,8 @@
 pub(crate) mod errno;
 pub(crate) mod clock;
 pub(crate) mod descriptor;
+pub(crate) mod identity;
+pub(crate) mod limits;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod held;
@@ -21,8 +23,6 @@ pub(crate) mod poll;
 pub(crate) mod socket;
 pub(crate) mod pidfd;
 pub(crate) mod signal;
-pub(crate) mod identity;
-pub(crate) mod limits;
 pub(crate) mod sparse;
 pub(crate) mod image;
 pub(crate) mod function;

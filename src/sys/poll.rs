@@ -194,25 +194,3 @@ impl Counter {
         retry(|| nix::unistd::read(&self.event, &mut [0; 8])).is_ok_and(|len| len == 8)
     }
 }
-
-impl From<Wake> for OwnedFd {
-    fn from(wake: Wake) -> OwnedFd {
-        wake.event
-    }
-}
-
-/// As [`Wake::ring`], for one that came from elsewhere.
-pub(crate) fn ring_event(event: BorrowedFd<'_>) {
-    let _already_readable = nix::unistd::write(event, &1u64.to_ne_bytes());
-}
-
-/// As [`Wake::clear`], for one that came from elsewhere.
-pub(crate) fn clear_event(event: BorrowedFd<'_>) {
-    let _nothing_there = nix::unistd::read(event, &mut [0; 8]);
-}
-
-/// Whether reading and writing never block.
-pub(crate) fn is_nonblocking(descriptor: BorrowedFd<'_>) -> bool {
-    let flags = nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_GETFL);
-    flags.is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
-}

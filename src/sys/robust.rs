@@ -523,11 +523,6 @@ impl<'a> Monitor<'a> {
 }
 
 impl<'a> Inside<'a> {
-    /// Whether the one who was inside before died there.
-    pub(crate) fn owner_died(&self) -> bool {
-        self.held.owner_died
-    }
-
     /// Leaves, and has one come in who waits for something, if `is_there` says so.
     #[inline]
     pub(crate) fn leave(self, is_there: impl Fn() -> bool) {

@@ -193,10 +193,8 @@ pub(crate) fn alarm_every(micros: i64) {
         it_value: time,
     };
     // SAFETY: the timer is valid for reading, and the former one is not asked for.
-    assert_eq!(
-        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) },
-        0
-    );
+    let result = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
+    assert_eq!(result, 0);
 }
 
 /// Keeps this thread to one processor.
@@ -205,16 +203,15 @@ pub(crate) fn keep_to_processor(number: usize) {
     mask[number / 64] = 1 << (number % 64);
     let size = size_of_val(&mask);
     // SAFETY: the mask has the length that is given.
-    assert_eq!(
-        unsafe { libc::sched_setaffinity(0, size, mask.as_ptr().cast()) },
-        0
-    );
+    let result = unsafe { libc::sched_setaffinity(0, size, mask.as_ptr().cast()) };
+    assert_eq!(result, 0);
 }
 
 /// Has `handler` run at the normal end of this process.
 pub(crate) fn at_exit(handler: extern "C" fn()) {
     // SAFETY: the handler stays as long as the process.
-    assert_eq!(unsafe { libc::atexit(handler) }, 0);
+    let result = unsafe { libc::atexit(handler) };
+    assert_eq!(result, 0);
 }
 
 /// Prints as C code does, which holds the text back until it is flushed.
