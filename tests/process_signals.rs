@@ -122,6 +122,10 @@ every_method_alone!(
         assert_eq!(child.join().unwrap(), 1);
         assert_eq!(SIGNALS.load(Ordering::SeqCst), 0, "nothing of ours is told");
 
+        #[allow(
+            clippy::zombie_processes,
+            reason = "the application's handler collects it, which is what is tested"
+        )]
         let own = std::process::Command::new("true").spawn().unwrap();
         poll(
             LIMIT,
@@ -138,6 +142,10 @@ every_method!(under_tokio_both_kinds_of_children_are_heard_of, |method| {
         .enable_all()
         .build()
         .unwrap();
+    #[allow(
+        deprecated,
+        reason = "what has taken its place is unsafe, and not in the versions that most use"
+    )]
     runtime.block_on(async {
         for _ in 0..5 {
             let mut commands: Vec<_> = (0..4)
