@@ -200,7 +200,7 @@ each_method_alone!(
             // As the kernel does when memory runs out: whoever holds too much is killed, replacements like the first.
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) && kills.load(Ordering::SeqCst) < PATIENCE {
-                    for process in family(std::process::id(), None) {
+                    for process in family(std::process::id(), common::alone::mark().as_deref()) {
                         if process.lives() && resident_bytes_of(process.pid) > 80 * MIB {
                             kill_hard(process.pid);
                             wait_until_gone(&process);

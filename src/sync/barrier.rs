@@ -1,6 +1,6 @@
 //! `Barrier`: parties wait for each other.
 //!
-//! **One word decides.** Its parts are the *round*, the *cause* why the barrier is broken (0: it is whole), and how many have
+//! **One word decides.** Its parts are the count of *resets*, the *round*, the *cause* why the barrier is broken (0: it is whole), and how many have
 //! *come*.
 //!
 //! | state | means | becomes |
@@ -11,8 +11,10 @@
 //! | any | | round r + 1, whole, with none, by `reset` |
 //!
 //! So of the last one who comes, a deadline, a death and an abort, one comes first, and all agree on which. A waiter that is
-//! slow to look may find a later round. Then `COMPLETED` tells: whoever moves on from a complete round writes there, at the
-//! round's place in a ring, that it was. The numbers written there only grow, so a late writer does no harm.
+//! slow to look may find a later round. If there was no reset since, which the word counts, its round was complete: there is
+//! no other way out of one. Else `COMPLETED` tells: whoever moves on from a complete round writes there, at the
+//! round's place in a ring, that it was. The numbers written there only grow, so a late writer does no harm. Who finds a
+//! later number there, after a reset and dozens of rounds, is told of the reset.
 //!
 //! **Deaths.** Who comes first takes a *seat*, a robust word, and labels it with the round; it holds the word until it leaves.
 //! A dead one's seat is `died`, with the label of the round in which it died.
@@ -61,11 +63,13 @@ const SEATS: usize = GATE + GATES as usize * Word::LEN;
 const SEAT: usize = 64;
 const LABEL: usize = Word::LEN;
 
-// The deciding word. Its 48 bits of rounds last a year, at ten million rounds a second.
+// The deciding word. Its 40 bits of rounds last four days, at three million rounds a second without a pause.
 const COME: u64 = (1 << 13) - 1;
 const CAUSE_SHIFT: u32 = 13;
 const CAUSE: u64 = 7 << CAUSE_SHIFT;
 const ROUND_SHIFT: u32 = 16;
+const ROUND: u64 = (1 << 40) - 1;
+const RESETS_SHIFT: u32 = 56;
 
 thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
@@ -257,7 +261,7 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn reset(&self) {
-        self.move_on(|seen| Some(next_round(seen)));
+        self.move_on(|seen| Some(reset_round(seen)));
     }
 
     /// Returns how many parties a round needs.
@@ -304,18 +308,18 @@ impl Barrier {
     fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, BarrierError> {
         let seat = self.sit_down();
         let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
-        let (round, index) = loop {
+        let (come_in, index) = loop {
             let seen = self.deciding().load(Ordering::Acquire);
             if let Some(cause) = cause_of(seen) {
                 return Err(BarrierError { cause });
             }
             let base = if self.is_complete(seen) {
-                self.note_completed(seen >> ROUND_SHIFT);
+                self.note_completed(round_of(seen));
                 next_round(seen)
             } else {
                 seen
             };
-            let round = base >> ROUND_SHIFT;
+            let round = round_of(base);
             if let Some(label) = label {
                 label.store(round + 1, Ordering::Release);
             }
@@ -343,27 +347,28 @@ impl Barrier {
                     index: come as usize,
                 });
             }
-            break (round, come as usize);
+            break (base, come as usize);
         };
-        self.wait_for_round(round, deadline)
+        self.wait_for_round(come_in, deadline)
             .map(|()| BarrierWaitResult { index })
     }
 
-    /// Waits until that round is over.
-    fn wait_for_round(&self, round: u64, deadline: Deadline) -> Result<(), BarrierError> {
+    /// Waits until the round is over in which this one came: `come_in` is the deciding word of then.
+    fn wait_for_round(&self, come_in: u64, deadline: Deadline) -> Result<(), BarrierError> {
+        let round = round_of(come_in);
         let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
         if limits::processors() >= self.parties {
-            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(round).is_some()));
+            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(come_in).is_some()));
         }
         let mut has_slept = false;
         let outcome = loop {
-            if let Some(outcome) = self.outcome(round) {
+            if let Some(outcome) = self.outcome(come_in) {
                 break outcome;
             }
             self.arm_gate(round);
             // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
             let seen = self.deciding().load(Ordering::Acquire);
-            if self.outcome(round).is_some() {
+            if self.outcome(come_in).is_some() {
                 continue;
             }
             if self.is_any_dead(round) {
@@ -382,21 +387,24 @@ impl Barrier {
         outcome.map_err(|cause| BarrierError { cause })
     }
 
-    /// What became of that round, if it is over.
-    fn outcome(&self, round: u64) -> Option<Result<(), Broken>> {
+    /// What became of the round of that word, if it is over.
+    fn outcome(&self, come_in: u64) -> Option<Result<(), Broken>> {
         let seen = self.deciding().load(Ordering::Acquire);
-        if seen >> ROUND_SHIFT == round {
+        let round = round_of(come_in);
+        if round_of(seen) == round {
             if let Some(cause) = cause_of(seen) {
                 return Some(Err(cause));
             }
             return self.is_complete(seen).then_some(Ok(()));
         }
-        let completed = self.completed(round).load(Ordering::Acquire);
-        if completed == round + 1 {
-            Some(Ok(()))
+        // Without a reset, a round is left only when it is complete.
+        let is_complete = resets_of(seen) == resets_of(come_in)
+            || self.completed(round).load(Ordering::Acquire) == round + 1;
+        Some(if is_complete {
+            Ok(())
         } else {
-            Some(Err(Broken::Reset))
-        }
+            Err(Broken::Reset)
+        })
     }
 
     /// Sleeps until the round may be over, or somebody of it may have died. False when the deadline has passed.
@@ -432,7 +440,7 @@ impl Barrier {
         loop {
             let seen = self.deciding().load(Ordering::Acquire);
             let Some(to) = next(seen) else { return };
-            let round = seen >> ROUND_SHIFT;
+            let round = round_of(seen);
             if self.is_complete(seen) {
                 self.note_completed(round);
             }
@@ -449,7 +457,7 @@ impl Barrier {
     /// Breaks that round, unless it is over.
     fn break_round(&self, round: u64, cause: Broken) {
         self.move_on(|seen| {
-            let goes_on = seen >> ROUND_SHIFT == round && seen & CAUSE == 0;
+            let goes_on = round_of(seen) == round && seen & CAUSE == 0;
             (goes_on && !self.is_complete(seen))
                 .then_some(seen & !COME | (cause as u64) << CAUSE_SHIFT)
         });
@@ -553,8 +561,21 @@ fn armed(round: u64) -> u32 {
     }
 }
 
+fn round_of(deciding: u64) -> u64 {
+    (deciding >> ROUND_SHIFT) & ROUND
+}
+
+fn resets_of(deciding: u64) -> u64 {
+    deciding >> RESETS_SHIFT
+}
+
 fn next_round(seen: u64) -> u64 {
-    ((seen >> ROUND_SHIFT) + 1) << ROUND_SHIFT
+    resets_of(seen) << RESETS_SHIFT | ((round_of(seen) + 1) & ROUND) << ROUND_SHIFT
+}
+
+/// The same, by a reset.
+fn reset_round(seen: u64) -> u64 {
+    next_round(seen).wrapping_add(1 << RESETS_SHIFT)
 }
 
 fn cause_of(seen: u64) -> Option<Broken> {
