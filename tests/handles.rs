@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{assert_serves, each_method_alone, kill_hard, pool};
-use multiprocess::{Closure, Process, SharedSlice};
+use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
+use multiprocess::{Closure, Process, SharedSlice, StartMethod};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -196,6 +196,31 @@ each_method_alone!(
         assert_eq!(pool.worker_pids(), workers);
     }
 );
+
+#[test]
+fn a_handle_that_many_items_share_takes_one_descriptor() {
+    let name = "a_handle_that_many_items_share_takes_one_descriptor";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        setrlimit(Resource::RLIMIT_NOFILE, 256, 256).unwrap();
+        // The superuser may have any number of them on their way.
+        if nix::unistd::geteuid().is_root() {
+            unsafely::become_nobody();
+        }
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let pool = pool(method, 2);
+            let workers = pool.worker_pids();
+            let shared = slice(5);
+            let items = (0..2000).map(|number| (shared.clone(), number));
+            let job = pool.job().chunk_size(500);
+            let sums = job.map(items, |(slice, number): (SharedSlice<u64>, u64)| {
+                slice[0] + number
+            });
+            assert_eq!(sums.unwrap(), (5..2005).collect::<Vec<u64>>());
+            assert_eq!(pool.worker_pids(), workers);
+        }
+    });
+}
 
 #[test]
 fn a_foreign_serializer_is_refused() {

@@ -61,7 +61,7 @@ impl Inlet {
         &self,
         limit: Limit,
         mut act: impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
-    ) -> Result<(R, Vec<OwnedFd>), Failure> {
+    ) -> Result<(R, Vec<Arc<OwnedFd>>), Failure> {
         let result = match self.receive_at_once(&mut act) {
             Err(Failure::NotNow) => {
                 let result = self.receive_in_turn(limit, &mut act);
@@ -96,7 +96,7 @@ impl Inlet {
         &self,
         limit: Limit,
         act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
-    ) -> Result<(R, Vec<OwnedFd>), Failure> {
+    ) -> Result<(R, Vec<Arc<OwnedFd>>), Failure> {
         let out_of_time = || match limit {
             Limit::Now => Failure::NotNow,
             Limit::Until(_) => Failure::TimedOut,
@@ -280,7 +280,7 @@ impl Turn {
         &mut self,
         receiving: &Receiving,
         letter: Option<(u64, u64)>,
-    ) -> Result<Vec<OwnedFd>, Failure> {
+    ) -> Result<Vec<Arc<OwnedFd>>, Failure> {
         let Some((letter, count)) = letter else {
             return Ok(Vec::new());
         };

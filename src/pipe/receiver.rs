@@ -122,7 +122,7 @@ impl<R> Receiver<R> {
             .map_err(|error| Failure::Io(error).of_receiving())
     }
 
-    fn take(&self, bytes: &mut Vec<u8>, limit: Limit) -> Result<Vec<OwnedFd>> {
+    fn take(&self, bytes: &mut Vec<u8>, limit: Limit) -> Result<Vec<Arc<OwnedFd>>> {
         let take = |receiving: &mut Receiving, front: Front| receiving.take(front, bytes);
         match self.inlet.receive(limit, take) {
             Ok(((), descriptors)) => Ok(descriptors),

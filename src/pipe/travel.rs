@@ -181,19 +181,10 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
         .map_err(D::Error::custom)
 }
 
-/// Descriptors that nobody else has. One that is shared still, or cannot be copied, is lost with its message.
 fn owned(kept: Vec<Kept<Descriptor>>) -> Vec<Kept> {
-    let own = |descriptor: Descriptor| match Arc::try_unwrap(descriptor.0) {
-        Ok(descriptor) => Some(descriptor),
-        Err(shared) => shared.try_clone().ok(),
-    };
+    let bare = |some: Vec<Descriptor>| some.into_iter().map(|Descriptor(one)| one).collect();
     kept.into_iter()
-        .map(|(letter, some)| {
-            (
-                letter,
-                some.and_then(|some| some.into_iter().map(own).collect()),
-            )
-        })
+        .map(|(letter, some)| (letter, some.map(bare)))
         .collect()
 }
 

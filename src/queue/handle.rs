@@ -305,6 +305,7 @@ impl<T: Portable> Queue<T> {
         let mut short = [0; SHORT];
         match self.core.get(&mut short, limit) {
             Ok(Message { bytes, descriptors }) => {
+                let descriptors = descriptors.into_iter().map(Arc::new).collect();
                 let value = match bytes {
                     Bytes::Short(len) => match plain::number_from(&short[..len]) {
                         Some(number) => return Got::Value(number),

@@ -258,7 +258,7 @@ mod tests {
     use crate::wire::{codec, handles};
 
     fn arrives<T: Pod>(file: OwnedFd) -> Result<SharedSlice<T>, String> {
-        handles::hand_out(vec![file], || codec::decode(&0_u64.to_le_bytes()))
+        handles::hand_out(vec![Arc::new(file)], || codec::decode(&0_u64.to_le_bytes()))
     }
 
     fn copy<T>(slice: &SharedSlice<T>) -> OwnedFd {

@@ -12,6 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most descriptors that the kernel carries with one record (`SCM_MAX_FD`).
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
 
+/// The error of a user who has more descriptors on their way through sockets than may be open.
+pub(crate) const TOO_MANY_ON_THEIR_WAY: i32 = libc::ETOOMANYREFS;
+
 /// The largest record that is sent: well under the kernel's smallest default send buffer, and small enough that a fresh
 /// process touches few pages for it.
 pub(crate) const RECORD_MAX: usize = 16 * 1024;

@@ -9,6 +9,7 @@ use crate::wire::value::{self, Packed};
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// What a process is given to work on: arguments, encoded, and descriptors.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ impl Arrived {
     /// What became of the function, or of its result on the way.
     pub(crate) fn unpack<T: Portable>(self) -> Result<T, TaskError> {
         let (bytes, descriptors) = self.0?;
+        let descriptors = descriptors.into_iter().map(Arc::new).collect();
         let failed = |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
         match guard(|| value::unpack_owned(bytes, descriptors)) {
             Ok(value) => value.map_err(failed),
@@ -69,6 +71,7 @@ fn call_once<A: Portable, T: Portable>(
 ) -> Result<Packed, TaskError> {
     let undecoded =
         |why| TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why);
+    let descriptors = descriptors.into_iter().map(Arc::new).collect();
     let arguments = match guard(|| value::unpack_owned(arguments, descriptors)) {
         Ok(arguments) => arguments.map_err(undecoded)?,
         Err(panic) => return Err(undecoded(panic_words(&panic))),

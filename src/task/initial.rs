@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 thread_local! {
     static STATE: RefCell<Option<Rc<dyn Any>>> = const { RefCell::new(None) };
@@ -59,7 +60,7 @@ pub(crate) fn drop_worker_state() {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
 }
 
 struct Initializer<F, A, S>(PhantomData<(F, A, S)>);

@@ -9,6 +9,7 @@ use crate::wire::plain;
 use crate::wire::value::{self, Packed};
 use std::any::type_name;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// From this size on, a value that is its own encoding travels alone and without being copied on the way.
 pub(crate) const WHOLE_MIN: usize = 32 * 1024;
@@ -170,7 +171,7 @@ pub(crate) struct Received {
     left: usize,
     body: Vec<u8>,
     at: usize,
-    descriptors: std::vec::IntoIter<OwnedFd>,
+    descriptors: std::vec::IntoIter<Arc<OwnedFd>>,
     worker: u32,
 }
 
@@ -179,7 +180,7 @@ impl Received {
         lane: Lane,
         count: usize,
         body: Vec<u8>,
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Arc<OwnedFd>>,
         worker: u32,
     ) -> Received {
         Received {
@@ -222,7 +223,7 @@ impl Received {
             }
         };
         self.left = self.left.saturating_sub(1);
-        let descriptors: Vec<OwnedFd> = self.descriptors.by_ref().take(descriptors).collect();
+        let descriptors: Vec<Arc<OwnedFd>> = self.descriptors.by_ref().take(descriptors).collect();
         Received::new(self.lane, 1, body, descriptors, self.worker)
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Chunk {
     lane: Lane,
     body: Vec<u8>,
     at: usize,
-    descriptors: std::vec::IntoIter<OwnedFd>,
+    descriptors: std::vec::IntoIter<Arc<OwnedFd>>,
     /// Items that are left, and of these, how many the next run takes.
     left: usize,
     quota: usize,
@@ -41,7 +41,7 @@ pub(crate) struct Chunk {
 pub(crate) enum Captures {
     #[default]
     None,
-    Packed(Vec<u8>, Vec<OwnedFd>),
+    Packed(Vec<u8>, Vec<Arc<OwnedFd>>),
     Decoded(Box<dyn Any>),
     /// They cannot be decoded; every item of the job says so.
     Undecodable(String),
@@ -113,7 +113,7 @@ impl Chunk {
         lane: Lane,
         count: usize,
         body: Vec<u8>,
-        descriptors: Vec<OwnedFd>,
+        descriptors: Vec<Arc<OwnedFd>>,
         ticket: u64,
         progress: Note,
         captures: Captures,

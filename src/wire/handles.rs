@@ -22,8 +22,8 @@ use std::sync::Arc;
 const NO_SCOPE: &str = "a handle means something to processes of this program only: it travels in their messages, and has no \
                         other form";
 
-const NO_DESCRIPTOR: &str = "a handle came without its descriptors: this process may open no more (RLIMIT_NOFILE), or what \
-                             sent it has gone wrong";
+const NO_DESCRIPTOR: &str = "a handle came without its descriptors: this process may open no more (RLIMIT_NOFILE), too many \
+                             were on their way at once, or what sent it has gone wrong";
 
 /// What rides along with one encoded value.
 #[derive(Default)]
@@ -112,10 +112,8 @@ pub(crate) fn collect<E>(encode: impl FnOnce() -> Result<(), E>) -> Result<Enclo
 
 /// Runs `decode`; the handles that it decodes take their descriptors from these. What none of them takes is closed.
 #[inline]
-pub(crate) fn hand_out<R>(descriptors: Vec<OwnedFd>, decode: impl FnOnce() -> R) -> R {
-    let open = Open::new(Scope::Arriving(
-        descriptors.into_iter().map(Arc::new).collect(),
-    ));
+pub(crate) fn hand_out<R>(descriptors: Vec<Arc<OwnedFd>>, decode: impl FnOnce() -> R) -> R {
+    let open = Open::new(Scope::Arriving(descriptors));
     let result = decode();
     let _not_taken = open.close();
     result
@@ -143,6 +141,12 @@ pub(crate) struct Descriptor(pub(crate) Arc<OwnedFd>);
 impl From<OwnedFd> for Descriptor {
     fn from(descriptor: OwnedFd) -> Descriptor {
         Descriptor(Arc::new(descriptor))
+    }
+}
+
+impl From<Arc<OwnedFd>> for Descriptor {
+    fn from(descriptor: Arc<OwnedFd>) -> Descriptor {
+        Descriptor(descriptor)
     }
 }
 
@@ -195,8 +199,8 @@ mod tests {
         null_device().unwrap().into()
     }
 
-    fn copies(enclosed: &Enclosed) -> Vec<OwnedFd> {
-        let copy = |descriptor: &Arc<OwnedFd>| descriptor.try_clone().unwrap();
+    fn copies(enclosed: &Enclosed) -> Vec<Arc<OwnedFd>> {
+        let copy = |descriptor: &Arc<OwnedFd>| Arc::new(descriptor.try_clone().unwrap());
         enclosed.descriptors().iter().map(copy).collect()
     }
 
@@ -224,7 +228,7 @@ mod tests {
     fn a_place_that_leads_nowhere_is_an_error() {
         for place in [1, u64::MAX] {
             let bytes = place.to_le_bytes();
-            let one = vec![null_device().unwrap()];
+            let one = vec![Arc::new(null_device().unwrap())];
             assert!(hand_out(one, || codec::decode::<Descriptor>(&bytes)).is_err());
         }
     }

@@ -45,7 +45,7 @@ pub(crate) struct Message {
     pub(crate) header: Header,
     pub(crate) body: Vec<u8>,
     /// As many as the header says, or none, where this process could not open all of them.
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
 }
 
 /// How much of a message was sent.
@@ -285,7 +285,7 @@ impl Link {
     }
 
     /// Takes the descriptors of a message whose header says that it has `count`.
-    fn take_descriptors(&mut self, count: u64) -> Result<Vec<OwnedFd>, LinkError> {
+    fn take_descriptors(&mut self, count: u64) -> Result<Vec<Arc<OwnedFd>>, LinkError> {
         if count == 0 {
             return Ok(Vec::new());
         }

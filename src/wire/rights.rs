@@ -5,15 +5,19 @@
 //! letter in the ring finds its descriptors in the socket, or the sender is not sound. Between these records stand
 //! doorbells, of one byte.
 //!
+//! Many values of a letter may hold the same descriptor. A record has each once, and says which one stands at which place, so
+//! that neither side needs more of them than there are.
+//!
 //! | | then |
 //! |---|---|
 //! | the socket is full | the letter waits: its receiver takes records whenever it takes a letter or wakes up |
+//! | the user has too many descriptors on their way (`ETOOMANYREFS`) | that letter has none, as where they were lost |
 //! | the receiver may open no more descriptors | that letter has none, and a handle in it is an error; the next letters are whole |
 //! | a letter is never taken | its descriptors are closed with the socket, or with what is kept here |
 //! | the sender dies before the letter is shown | they are kept till the link is closed |
 
 use crate::sys::poll;
-use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, is_gone};
+use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, TOO_MANY_ON_THEIR_WAY, is_gone};
 use bytemuck::{Pod, Zeroable};
 use std::collections::VecDeque;
 use std::io;
@@ -23,12 +27,41 @@ use std::sync::Arc;
 /// How many records are kept for letters that have not been taken yet, before the rest is left in the socket.
 const KEPT_MAX: usize = 1024;
 
-/// What stands in a record with descriptors.
+/// How many places of a letter one record fills, with no more different descriptors than the kernel carries with it.
+const PLACES_MAX: usize = 4096;
+
+/// How many records are taken before the letter's own while it is looked for: more than any socket holds.
+const BESIDE_MAX: usize = 1 << 14;
+
+/// What a record with descriptors begins with. Behind it stands a byte for each place: which of them is there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Label {
     letter: u64,
     count: u64,
+}
+
+const LABEL: usize = size_of::<Label>();
+
+/// The first descriptors of a letter that fit in one record: each once, and which of them stands at which place.
+fn next_record(descriptors: &[Arc<OwnedFd>]) -> (Vec<BorrowedFd<'_>>, Vec<u8>) {
+    let mut different: Vec<&Arc<OwnedFd>> = Vec::new();
+    let mut places = Vec::new();
+    for one in descriptors.iter().take(PLACES_MAX) {
+        let known = different.iter().rposition(|known| Arc::ptr_eq(known, one));
+        let place = known.unwrap_or(different.len());
+        if place == DESCRIPTORS_MAX {
+            break;
+        }
+        if known.is_none() {
+            different.push(one);
+        }
+        places.push(place as u8);
+    }
+    (
+        different.into_iter().map(|one| one.as_fd()).collect(),
+        places,
+    )
 }
 
 /// The sending side's count.
@@ -61,20 +94,27 @@ impl Outbox {
         sent: &mut usize,
     ) -> io::Result<bool> {
         while *sent < descriptors.len() {
-            let left = &descriptors[*sent..];
-            let some = &left[..left.len().min(DESCRIPTORS_MAX)];
+            let (different, places) = next_record(&descriptors[*sent..]);
             let label = Label {
                 letter: self.letters,
-                count: some.len() as u64,
+                count: places.len() as u64,
             };
-            let borrowed: Vec<BorrowedFd<'_>> = some.iter().map(|one| one.as_fd()).collect();
-            match socket::send(socket, bytemuck::bytes_of(&label), &borrowed, Patience::Now) {
+            let mut record = bytemuck::bytes_of(&label).to_vec();
+            record.extend_from_slice(&places);
+            let mut result = socket::send(socket, &record, &different, Patience::Now);
+            if result
+                .as_ref()
+                .is_err_and(|error| error.raw_os_error() == Some(TOO_MANY_ON_THEIR_WAY))
+            {
+                result = socket::send(socket, &record, &[], Patience::Now);
+            }
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 // What the other side has shown is still to be had; whoever waits for it learns that it is gone.
                 Err(error) if is_gone(&error) => {}
                 result => result?,
             }
-            *sent += some.len();
+            *sent += places.len();
         }
         self.letters += u64::from(!descriptors.is_empty());
         Ok(true)
@@ -91,13 +131,14 @@ pub(crate) enum Heard {
 }
 
 /// One record of a letter's descriptors; `None` where some of them were lost.
-pub(crate) type Kept<D = OwnedFd> = (u64, Option<Vec<D>>);
+pub(crate) type Kept<D = Arc<OwnedFd>> = (u64, Option<Vec<D>>);
 
 /// The receiving side's count, and descriptors whose letters have not been taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     letters: u64,
     kept: VecDeque<Kept>,
+    record: Vec<u8>,
 }
 
 impl Inbox {
@@ -106,6 +147,7 @@ impl Inbox {
         Inbox {
             letters,
             kept: kept.into(),
+            record: Vec::new(),
         }
     }
 
@@ -127,12 +169,11 @@ impl Inbox {
         socket: BorrowedFd<'_>,
         patience: Patience,
     ) -> io::Result<Heard> {
-        let mut label = Label::zeroed();
-        let bytes = bytemuck::bytes_of_mut(&mut label);
-        let received = match socket::receive_into(socket, bytes, patience) {
+        self.record.resize(LABEL + PLACES_MAX, 0);
+        let received = match socket::receive_into(socket, &mut self.record, patience) {
             // Where the peer left something unread, the kernel says so once, ahead of what the peer had sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                socket::receive_into(socket, bytes, patience)
+                socket::receive_into(socket, &mut self.record, patience)
             }
             received => received,
         };
@@ -143,18 +184,29 @@ impl Inbox {
             Err(error) if is_gone(&error) => return Ok(Heard::Closed),
             Err(error) => return Err(error),
         };
-        // Anything but a whole label is a doorbell, or as good as one; what came with it is closed.
-        if part.len == size_of::<Label>() && !part.is_cut && label.letter >= self.letters {
-            let is_whole = !part.lost_descriptors && part.descriptors.len() as u64 == label.count;
-            let descriptors = is_whole.then_some(part.descriptors);
+        // Anything but a whole label with its places is a doorbell, or as good as one; what came with it is closed.
+        let Some((label, places)) = self.record[..part.len].split_at_checked(LABEL) else {
+            return Ok(Heard::News);
+        };
+        let label: Label = bytemuck::pod_read_unaligned(label);
+        let is_label = !part.is_cut && !places.is_empty() && places.len() as u64 == label.count;
+        if is_label && label.letter >= self.letters {
+            let different: Vec<Arc<OwnedFd>> = part.descriptors.into_iter().map(Arc::new).collect();
+            let descriptors = places
+                .iter()
+                .map(|&place| different.get(usize::from(place)).cloned());
+            let descriptors = (!part.lost_descriptors)
+                .then(|| descriptors.collect())
+                .flatten();
             self.kept.push_back((label.letter, descriptors));
         }
         Ok(Heard::News)
     }
 
-    /// Takes all records that are there, as far as they can be kept.
+    /// Takes the records that are there, as far as they can be kept, and no more of them at a time than that: a peer that goes
+    /// on ringing must not keep us here.
     pub(crate) fn listen_to_all(&mut self, socket: BorrowedFd<'_>) -> io::Result<Heard> {
-        while self.kept.len() < KEPT_MAX {
+        for _ in self.kept.len()..KEPT_MAX {
             match self.listen(socket, Patience::Now)? {
                 Heard::News => {}
                 end => return Ok(end),
@@ -169,9 +221,10 @@ impl Inbox {
         &mut self,
         socket: BorrowedFd<'_>,
         count: usize,
-    ) -> io::Result<Option<Vec<OwnedFd>>> {
+    ) -> io::Result<Option<Vec<Arc<OwnedFd>>>> {
         let mut descriptors = Vec::new();
         let mut is_lost = false;
+        let mut beside = 0..BESIDE_MAX;
         while descriptors.len() < count && !is_lost {
             match self.kept.pop_front() {
                 Some((letter, some)) if letter == self.letters => match some {
@@ -179,7 +232,8 @@ impl Inbox {
                     None => is_lost = true,
                 },
                 Some(_) => return Ok(None),
-                None if self.listen(socket, Patience::Now)? == Heard::News => {}
+                None if beside.next().is_some()
+                    && self.listen(socket, Patience::Now)? == Heard::News => {}
                 None => return Ok(None),
             }
         }
@@ -203,10 +257,12 @@ mod tests {
     use super::*;
     use crate::sys::descriptor::null_device;
     use crate::sys::socket::record_pair;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn descriptors(count: usize) -> Vec<Arc<OwnedFd>> {
-        let device = Arc::new(null_device().unwrap());
-        (0..count).map(|_| Arc::clone(&device)).collect()
+        let device = null_device().unwrap();
+        let another = |_| Arc::new(device.try_clone().unwrap());
+        (0..count).map(another).collect()
     }
 
     fn send(outbox: &mut Outbox, socket: &OwnedFd, count: usize) {
@@ -234,6 +290,45 @@ mod tests {
             assert_eq!(taken.len(), count);
         }
         assert!(inbox.take(there.as_fd(), 1).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_many_values_share_travels_once() {
+        let (here, there) = record_pair().unwrap();
+        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
+        let some = descriptors(3);
+        let count = 2 * PLACES_MAX + 5;
+        let all: Vec<_> = (0..count).map(|at| Arc::clone(&some[at % 3])).collect();
+        assert!(outbox.send(here.as_fd(), &all, &mut 0).unwrap());
+        let taken = inbox.take(there.as_fd(), count).unwrap().unwrap();
+        assert_eq!(taken.len(), count);
+        for record in taken.chunks(PLACES_MAX) {
+            for (at, one) in record.iter().enumerate().skip(3) {
+                assert!(Arc::ptr_eq(one, &record[at - 3]) && !Arc::ptr_eq(one, &record[at - 1]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_goes_on_ringing_is_not_listened_to_for_ever() {
+        let (here, there) = record_pair().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        // A full socket is as good as rung at.
+                        socket::ring(here.as_fd()).unwrap();
+                    }
+                });
+            }
+            let mut inbox = Inbox::default();
+            for _ in 0..3 {
+                inbox.listen_to_all(there.as_fd()).unwrap();
+                assert!(inbox.take(there.as_fd(), 1).unwrap().is_none());
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]
@@ -266,13 +361,14 @@ mod tests {
         let (here, there) = record_pair().unwrap();
         let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
         for count in [1, 1, 300, 2] {
-            let wrong = Label {
+            let label = Label {
                 letter: outbox.letters,
-                count: 9,
+                count: 1,
             };
+            let mut without = bytemuck::bytes_of(&label).to_vec();
+            without.push(0);
             if count != 2 {
-                let nothing = bytemuck::bytes_of(&wrong);
-                socket::send(here.as_fd(), nothing, &[], Patience::Now).unwrap();
+                socket::send(here.as_fd(), &without, &[], Patience::Now).unwrap();
             }
             send(&mut outbox, &here, count);
         }

@@ -24,6 +24,7 @@ impl<'de> Deserialize<'de> for Slot {
 mod tests {
     use super::*;
     use crate::wire::{codec, handles};
+    use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -34,7 +35,9 @@ mod tests {
         // Two, where the segment was full in between.
         assert!(enclosed.descriptors().len() <= 2);
         let copies = enclosed.descriptors().iter();
-        let copies = copies.map(|file| file.try_clone().unwrap()).collect();
+        let copies = copies
+            .map(|file| Arc::new(file.try_clone().unwrap()))
+            .collect();
         let there: Vec<Slot> = handles::hand_out(copies, || codec::decode(&bytes)).unwrap();
         for (number, (ours, theirs)) in slots.iter().zip(&there).enumerate() {
             let word = |slot: &Slot| slot.mapping().word(slot.offset()).as_ptr();

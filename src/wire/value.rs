@@ -41,7 +41,7 @@ pub(crate) fn pack<T: Serialize + 'static>(
 #[inline]
 pub(crate) fn unpack<T: DeserializeOwned + 'static>(
     bytes: &[u8],
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Arc<OwnedFd>>,
 ) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes.to_vec())
@@ -58,7 +58,7 @@ pub(crate) fn unpack<T: DeserializeOwned + 'static>(
 #[inline]
 pub(crate) fn unpack_owned<T: DeserializeOwned + 'static>(
     bytes: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Arc<OwnedFd>>,
 ) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes)
