@@ -90,6 +90,22 @@ each_method_alone!(
     }
 );
 
+each_method_alone!(
+    a_result_that_there_is_no_descriptor_left_to_send_is_told,
+    |method| {
+        // One that is large travels in a memory file.
+        let child = Process::builder().start_method(method).spawn((), |()| {
+            while let Ok(file) = fs::File::open("/dev/null") {
+                std::mem::forget(file);
+            }
+            vec![1_u8; 1 << 20]
+        });
+        let error = child.unwrap().join().unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::System, "{error}");
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+    }
+);
+
 /// Encodes as a length, and wants to be decoded as that many bytes.
 struct Lie(u64);
 

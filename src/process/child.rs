@@ -190,10 +190,13 @@ impl Starting {
                     return Err(NotStarted::Refused(error));
                 }
                 Ok(None) => {
-                    return Err(NotStarted::ServerDied(Error::refused(
-                        operation(),
-                        "the fork server died over it",
-                    )));
+                    let error = Error::refused(operation(), "the fork server died over it");
+                    // One that has returned must not run again.
+                    return Err(if returned.is_some() {
+                        NotStarted::Refused(error)
+                    } else {
+                        NotStarted::ServerDied(error)
+                    });
                 }
                 Ok(Some(mut news)) => match (news.head, news.descriptors.pop()) {
                     // A process that is quick may have returned before the server tells of it.

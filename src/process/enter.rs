@@ -1,10 +1,11 @@
 //! What a fresh process does before its function, and after it.
 
+use crate::error::{TaskError, TaskErrorKind};
 use crate::process::current::{self, Identity};
 use crate::process::request::{Echo, News, StartRequest};
 use crate::sys::identity::{self, exit_now};
-use crate::sys::socket::Patience;
-use crate::sys::{descriptor, function, signal};
+use crate::sys::socket::{Patience, is_gone};
+use crate::sys::{descriptor, function, limits, signal};
 use crate::task::{self, Call, Returned};
 use crate::wire::record::{self, Record};
 use crate::wire::value::Packed;
@@ -127,14 +128,22 @@ pub(crate) fn give_back(returned: Returned, status: OwnedFd) -> i32 {
     };
     let descriptors: Vec<BorrowedFd<'_>> =
         payload.descriptors.iter().map(|one| one.as_fd()).collect();
-    // Nobody may be there to hear it: the handle was dropped, or the parent has ended.
-    let _unheard = record::send(
+    let told = record::send(
         status.as_fd(),
         &head,
         &payload.bytes,
         &descriptors,
         Patience::Wait,
     );
+    // Nobody may be there to hear it: the handle was dropped, or the parent has ended. Anything else is told in a record that
+    // needs no descriptor and no memory file.
+    if let Err(error) = told.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) }) {
+        let limit = limits::behind(&error).map_or(String::new(), |limit| format!(" ({limit})"));
+        let why = format!("its result could not be sent: {error}{limit}");
+        let lost = TaskError::new(TaskErrorKind::System, why);
+        let head = News::Returned(Err(lost));
+        let _unheard = record::send(status.as_fd(), &head, &[], &[], Patience::Wait);
+    }
     code
 }
 
@@ -145,12 +154,7 @@ fn run_here(entry: function::Entry<Call, Returned>, mut call: Call) -> Returned 
 fn run_on_stack(entry: function::Entry<Call, Returned>, call: Call, bytes: u64) -> Returned {
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     let name = current::identity().name.clone();
-    let system = |why: String| {
-        Returned(Err(crate::error::TaskError::new(
-            crate::error::TaskErrorKind::System,
-            why,
-        )))
-    };
+    let system = |why: String| Returned(Err(TaskError::new(TaskErrorKind::System, why)));
     let thread = std::thread::Builder::new()
         .name(name.replace('\0', " "))
         .stack_size(size);

@@ -33,7 +33,7 @@ use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked};
-use crate::sys::socket::{self, Patience};
+use crate::sys::socket::{self, Patience, is_gone};
 use crate::wire::record;
 use parking_lot::Mutex;
 use std::io;
@@ -168,8 +168,9 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
         &[process.as_fd()],
         Patience::Now,
     );
-    if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-        // It has filled the socket itself. Nobody would learn of it, so it must not run on.
+    if told.is_err_and(|error| !is_gone(&error)) {
+        // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so it must not
+        // run on.
         let _ended = process.kill();
     }
     // Whatever the application closes must be closed, though this process goes on.

@@ -19,7 +19,7 @@ use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, ChildNews};
-use crate::sys::socket::{self, Patience};
+use crate::sys::socket::{self, Patience, is_gone};
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
@@ -198,9 +198,9 @@ impl Server {
                 let news = News::Started { pid };
                 let with = [process.as_fd()];
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
-                if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                    // It has filled the socket itself. Nobody would learn of it, so it must not run on; that it has
-                    // ended is told when there is room again.
+                if told.is_err_and(|error| !is_gone(&error)) {
+                    // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so
+                    // it must not run on; that it has ended is told when there is room again.
                     let _ended = process.kill();
                 }
                 let child = Tracked {

@@ -78,6 +78,13 @@ struct Elements<'b, A> {
 }
 
 impl<A> Elements<'_, A> {
+    /// No more than can be paid for: somebody may ask for memory on the word of it.
+    fn capped(&self, hint: Option<usize>) -> Option<usize> {
+        let left = self.budget.0.get().saturating_add(self.paid);
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        hint.map(|hint| if self.counts { hint.min(most) } else { hint })
+    }
+
     #[inline]
     fn pay<E: Error>(&mut self) -> Result<(), E> {
         if !self.counts {
@@ -291,7 +298,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint()
+        self.capped(self.inner.size_hint())
     }
 }
 
@@ -314,7 +321,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Elements<'_, A> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint()
+        self.capped(self.inner.size_hint())
     }
 }
 
