@@ -23,6 +23,7 @@ fn main() {
     first_pool(&mut criterion);
     later_pool(&mut criterion);
     process(&mut criterion);
+    large_parent(&mut criterion);
     criterion.final_summary();
 }
 
@@ -78,6 +79,26 @@ fn process(criterion: &mut Criterion) {
     group.bench_function("thread", |b| {
         b.iter(|| thread::spawn(|| ()).join().unwrap())
     });
+    group.finish();
+}
+
+/// The same from a program that holds much memory; a bare fork copies its page tables.
+fn large_parent(criterion: &mut Criterion) {
+    let is_trial = std::env::args().any(|argument| argument == "--test");
+    let sizes: &[usize] = if is_trial { &[10] } else { &[10, 1024, 4096] };
+    let mut group = criterion.benchmark_group("parent_of_mib");
+    group
+        .sample_size(50)
+        .measurement_time(Duration::from_secs(3));
+    for &size in sizes {
+        let mut memory = vec![0u8; size << 20];
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        group.bench_function(format!("{size}/fork_server"), |b| {
+            b.iter(|| start(StartMethod::ForkServer));
+        });
+        group.bench_function(format!("{size}/fork"), |b| b.iter(fork_and_wait));
+        std::hint::black_box(&memory);
+    }
     group.finish();
 }
 

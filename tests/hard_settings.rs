@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::census::{poll, process};
+use common::census::{family, poll, process};
 use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
 use multiprocess::{Pool, Process, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
@@ -231,5 +231,48 @@ each_method_alone!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
         }
     }
     assert!(refusals > 3, "{refusals}");
+    assert_serves(&pool(method, 2));
+});
+
+#[test]
+fn where_no_more_processes_may_run_that_limit_is_named() {
+    let name = "where_no_more_processes_may_run_that_limit_is_named";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        // It does not hold for the superuser.
+        if nix::unistd::geteuid().is_root() {
+            unsafely::become_nobody();
+        }
+        let served = pool(StartMethod::ForkServer, 1);
+        assert_serves(&served);
+        let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+        setrlimit(Resource::RLIMIT_NPROC, 2, hard).unwrap();
+        // The server was born under the former limit, and is held to that.
+        for server in family(std::process::id(), alone::mark().as_deref()) {
+            if server.command == "forkserver" {
+                kill_hard(server.pid);
+                poll(LIMIT, || server.is_gone(), |gone| *gone);
+            }
+        }
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let refused = Pool::builder().workers(8).start_method(method).build();
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("RLIMIT_NPROC is 2"), "{error}");
+        }
+    });
+}
+
+each_method_alone!(where_memory_is_refused_that_limit_is_named, |method| {
+    let served = pool(method, 1);
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let limit = (pages << 12) + (3 << 20);
+    setrlimit(Resource::RLIMIT_AS, limit, hard).unwrap();
+    let built = Pool::builder().workers(2).start_method(method).build();
+    assert_serves(&served);
+    setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+    let error = built.unwrap_err().to_string();
+    assert!(error.contains(&format!("RLIMIT_AS is {limit}")), "{error}");
     assert_serves(&pool(method, 2));
 });

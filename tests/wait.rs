@@ -104,6 +104,29 @@ each_method!(
     }
 );
 
+each_method!(calls_are_waited_for_beside_queues_and_processes, |method| {
+    let pool = common::pool(method, 1);
+    let queue = Queue::<u32>::new().unwrap();
+    let gate = Gate::new();
+    let call = pool.apply_async(gate.path(), |gate| {
+        pass(&gate);
+        7
+    });
+    let process: Process = Process::builder()
+        .start_method(method)
+        .spawn(gate.path(), |gate| pass(&gate))
+        .unwrap();
+    let sources: [&dyn Waitable; 3] = [&call, &queue, &process];
+    assert_eq!(wait(&sources, Some(SOON)).unwrap(), NONE);
+    queue.put(1).unwrap();
+    assert_eq!(wait(&sources, None).unwrap(), [1]);
+    assert_eq!(queue.get().unwrap(), 1);
+    gate.let_through(2);
+    assert!(!wait(&sources, None).unwrap().contains(&1));
+    while wait(&sources, None).unwrap() != [0, 2] {}
+    assert_eq!(call.get().unwrap(), 7);
+});
+
 each_method!(queues_are_waited_for_beside_pipes, |method| {
     let queue = Queue::<u32>::new().unwrap();
     let (here, there) = Pipe::<u32>::pair().unwrap();
