@@ -39,14 +39,13 @@ each_method!(
                 .sum::<u64>(),
             22
         );
-        assert_eq!(
-            stats
-                .workers()
-                .iter()
-                .map(|worker| worker.bytes_sent())
-                .sum::<u64>(),
-            22 * 8
-        );
+        // What is taken back from a worker that has not begun it is sent to another one as well.
+        let sent: u64 = stats
+            .workers()
+            .iter()
+            .map(|worker| worker.bytes_sent())
+            .sum();
+        assert!((22 * 8..44 * 8).contains(&sent) && sent % 8 == 0, "{sent}");
         assert_eq!(
             stats
                 .workers()
