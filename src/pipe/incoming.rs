@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// The most memory that is asked for at once on the word of a length alone.
 const TRUSTED_LENGTH: u64 = 16 << 20;
 
+/// How many frames of a long message are taken in before the time is looked at: more than fit in a ring.
+const FRAMES_AT_ONCE: usize = 32;
+
 /// The receiving side itself.
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -124,7 +127,8 @@ impl Receiving {
     }
 
     fn take_in(&mut self) -> Result<Front, Failure> {
-        loop {
+        // All that can be in the ring at once, and no more: the other side may put frames as fast as they are taken.
+        for _ in 0..FRAMES_AT_ONCE {
             if self.long.as_ref().is_some_and(|long| long.is_whole) {
                 return Ok(Front::Long);
             }
@@ -148,6 +152,12 @@ impl Receiving {
             }
             self.release()?;
         }
+        let is_whole = self.long.as_ref().is_some_and(|long| long.is_whole);
+        Ok(if is_whole {
+            Front::Long
+        } else {
+            Front::Nothing
+        })
     }
 
     /// The bytes of a message that is at the front.
@@ -256,7 +266,7 @@ impl Long {
     }
 
     fn add(&mut self, head: &Head, ring: &mut Incoming) -> Result<(), Corrupt> {
-        let left = self.total - self.came;
+        let left = self.total.checked_sub(self.came).ok_or(Corrupt)?;
         let length = head.length as u64;
         if length > left || (head.part == Part::Last) != (length == left) {
             return Err(Corrupt);

@@ -102,6 +102,7 @@ impl Inlet {
             Limit::Until(_) => Failure::TimedOut,
         };
         let mut turn = limit.lock(&self.turn).ok_or_else(out_of_time)?;
+        let mut has_waited = false;
         loop {
             {
                 let mut state = self.state.lock();
@@ -125,6 +126,11 @@ impl Inlet {
                 }
             }
             let deadline = limit.deadline().ok_or(Failure::NotNow)?;
+            // What came may be a part of a message, or may have been taken by another thread.
+            if has_waited && deadline.has_passed() {
+                return Err(Failure::TimedOut);
+            }
+            has_waited = true;
             self.wait(&mut turn, deadline)?;
         }
     }

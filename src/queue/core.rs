@@ -33,12 +33,12 @@ use crate::queue::ledger::{Corrupt, Ledger};
 use crate::queue::letters::{Letters, RECORDS_MAX};
 use crate::queue::store::{NEAR, Store, Window};
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
-use crate::sys::poll::Counter;
+use crate::sys::poll::{self, Counter};
 use crate::sys::robust::{self, Inside, Monitor};
 use crate::sys::sparse::SparseFile;
 use parking_lot::Mutex;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -123,6 +123,10 @@ impl Core {
     /// Takes a queue that another process has made.
     pub(crate) fn adopt(parts: Parts) -> io::Result<Core> {
         let [memory, way_in, way_out, event] = parts;
+        if !poll::is_nonblocking(event.as_fd()) {
+            let why = "its event is none of a queue's";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         let store = Store::of(SparseFile::adopt(memory)?)?;
         let capacity = Ledger::of(store.near()).begun().ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "no queue is in this memory")

@@ -37,7 +37,8 @@ impl Core {
         let inside = match entered {
             Ok(inside) => inside,
             Err(failure) => {
-                if ledger.watched() > 0 {
+                let is_empty = matches!(failure, Failure::NotNow | Failure::Timeout);
+                if is_empty && ledger.watched() > 0 {
                     self.settle();
                 }
                 return Err(failure);

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// A queue that is empty starts again when it has come so far.
 const REWIND: u64 = 256 << 10;
 
+/// How long one waits before it looks again whether descriptors fit.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(1);
+
 impl Core {
     /// Puts one message.
     pub(crate) fn put(
@@ -24,35 +27,31 @@ impl Core {
         }
         let ledger = self.ledger();
         let records = records_of(descriptors.len());
-        let is_there = || self.has_room_for(records) || ledger.is_closed();
-        let side = ledger.put_side();
-        let mut inside = self.enter_when(side, is_there, &self.spin_to_put, limit)?;
+        // One condition for all who wait here: each wakes one, and whoever is woken must be able to go on or to pass it on.
+        let is_there = || self.has_room_for(0) || ledger.is_closed();
         loop {
+            let inside = self.enter_when(ledger.put_side(), is_there, &self.spin_to_put, limit)?;
             let placed = if ledger.is_closed() {
                 Err(Failure::Closed)
-            } else {
+            } else if self.has_room_for(records) {
                 self.place(bytes, descriptors)
+            } else {
+                Ok(false)
             };
-            match placed {
-                Ok(true) => break,
-                // The socket is full of what others have put: until some of it is got, there is no room.
-                Ok(false) => {
-                    let Limit::Until(deadline) = limit else {
-                        inside.leave(is_there);
-                        return Err(Failure::NotNow);
-                    };
-                    let got = ledger.got();
-                    let is_there = || ledger.got() != got || ledger.is_closed();
-                    inside = inside.wait(is_there, deadline).ok_or(Failure::Timeout)?;
-                }
-                Err(failure) => {
-                    inside.leave(is_there);
-                    return Err(failure);
-                }
+            inside.leave(is_there);
+            if placed? {
+                return Ok(());
             }
+            // The socket is full of what others have put. Who takes records out of it tells nobody.
+            let Limit::Until(deadline) = limit else {
+                return Err(Failure::NotNow);
+            };
+            let left = deadline.remaining().unwrap_or(RETRY);
+            if left.is_zero() {
+                return Err(Failure::Timeout);
+            }
+            std::thread::sleep(left.min(RETRY));
         }
-        inside.leave(is_there);
-        Ok(())
     }
 
     /// Writes a message and publishes it; returns false if its descriptors do not fit in the socket. Inside the put side.

@@ -58,6 +58,8 @@ impl Enclosed {
 impl Drop for Enclosed {
     /// The value stays after all: handles that had moved get their insides back.
     fn drop(&mut self) {
+        // What comes back is to be nobody else's.
+        self.descriptors.clear();
         for undo in self.undo.drain(..).rev() {
             undo();
         }

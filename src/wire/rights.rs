@@ -83,7 +83,7 @@ impl Outbox {
 
     /// Gives up a letter of which some descriptors may have been sent: its number is not used again.
     pub(crate) fn abandon(&mut self) {
-        self.letters += 1;
+        self.letters = self.letters.wrapping_add(1);
     }
 
     /// Sends what is left of a letter's descriptors, from `sent` on, which it counts; returns whether that was all of them.
@@ -116,7 +116,8 @@ impl Outbox {
             }
             *sent += places.len();
         }
-        self.letters += u64::from(!descriptors.is_empty());
+        let one = u64::from(!descriptors.is_empty());
+        self.letters = self.letters.wrapping_add(one);
         Ok(true)
     }
 }
@@ -242,7 +243,7 @@ impl Inbox {
             self.kept.retain(|(letter, _)| *letter != self.letters);
         }
         // What may still come of this letter is closed as it comes.
-        self.letters += 1;
+        self.letters = self.letters.wrapping_add(1);
         Ok((descriptors.len() <= count).then_some(descriptors))
     }
 }
