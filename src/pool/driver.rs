@@ -32,6 +32,7 @@ use crate::pool::stats::PoolStats;
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::poll::{Wake, Watch};
 use crate::sys::{clock, identity, limits, signal};
+use crate::task::guard;
 use crate::wire::batch::Batch;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io;
@@ -344,7 +345,8 @@ impl Shared {
                 let count = finished.len();
                 MutexGuard::unlocked(&mut core, || {
                     for (call, raw) in finished {
-                        call.complete(raw);
+                        // Wakers and destructors are the user's. The other calls are not to suffer.
+                        let _panic = guard(move || call.complete(raw));
                     }
                 });
                 core.calls = core.calls.saturating_sub(count);

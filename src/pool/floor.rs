@@ -92,7 +92,9 @@ pub(crate) enum Fitness {
 pub(crate) enum Doom {
     /// Its first item has taken too long.
     TimedOut,
-    /// An item that it has is not wanted any more, or it is stuck: nobody is charged.
+    /// It does not begin its first item: that one is charged when it has been so with several.
+    Stuck,
+    /// An item that it has is not wanted any more: nobody is charged.
     Cancelled,
 }
 

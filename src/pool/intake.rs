@@ -27,6 +27,8 @@ impl Floor {
         for index in 0..self.staff.slots().len() {
             has_news |= self.receive(index);
             if self.staff.slots()[index].has_ended() {
+                // One that is given up may live, and show more without end.
+                self.staff.kill(index);
                 self.receive_all(index);
                 self.bury(index, None);
                 has_news = true;
@@ -95,7 +97,8 @@ impl Floor {
                 let error: TaskError = codec::decode(&body).ok()?;
                 let piece = self.dispatcher.finished(index, 1, nanos)?;
                 self.books.workers[index].items += 1;
-                self.books.workers[index].busy_nanos += nanos;
+                let busy = &mut self.books.workers[index].busy_nanos;
+                *busy = busy.saturating_add(nanos);
                 let error = error.in_process(pid);
                 let is_retried = error.is_panic() && self.retries_panics(piece.job);
                 self.charge(piece, error, is_retried);
@@ -238,7 +241,15 @@ impl Floor {
             let Floor {
                 dispatcher, staff, ..
             } = self;
-            let overdue = dispatcher.overdue(|index| staff.worker(index)?.began_first());
+            let overdue = dispatcher.overdue(|index| {
+                let worker = staff.worker(index)?;
+                // What comes before its first item is not that item's time.
+                if worker.is_ready {
+                    worker.began_first()
+                } else {
+                    Some(u64::MAX)
+                }
+            });
             let Some((index, overdue)) = overdue else {
                 return has_killed;
             };
@@ -247,7 +258,7 @@ impl Floor {
                 index,
                 match overdue {
                     Overdue::Item => Doom::TimedOut,
-                    Overdue::Stuck => Doom::Cancelled,
+                    Overdue::Stuck => Doom::Stuck,
                 },
             );
         }
@@ -282,7 +293,7 @@ impl Floor {
         };
         let fate = match (doom, end.begun) {
             (None, Some(begun)) => Fate::At(begun),
-            (None, None) => Fate::Between,
+            (None, None) | (Some(Doom::Stuck), _) => Fate::Between,
             (Some(Doom::TimedOut), Some(0)) => Fate::KilledAt(0),
             (Some(_), _) => Fate::Killed,
         };

@@ -275,7 +275,8 @@ impl<T: Pod> DerefMut for ArrayGuard<'_, T> {
 impl<T: Pod> Drop for ArrayGuard<'_, T> {
     fn drop(&mut self) {
         let is_sound = self.was_panicking || !std::thread::panicking();
-        if self.is_changed && is_sound {
+        // A copy that a fork has made is its parent's.
+        if self.is_changed && is_sound && self.locked.is_held_by_this_thread() {
             self.locked.publish(cast_slice(&self.values));
         }
     }

@@ -125,6 +125,10 @@ impl<'a> Twin<'a> {
 }
 
 impl Locked<'_> {
+    pub(crate) fn is_held_by_this_thread(&self) -> bool {
+        self.twin.is_locked_by_this_thread()
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.twin.version().load(Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! `Barrier`: parties wait for each other.
 //!
-//! **One word decides.** Its parts are the count of *resets*, the *round*, the *cause* why the barrier is broken (0: it is whole), and how many have
+//! **One word decides.** Its parts are the *round*, the *cause* why the barrier is broken (0: it is whole), and how many have
 //! *come*.
 //!
 //! | state | means | becomes |
@@ -11,7 +11,7 @@
 //! | any | | round r + 1, whole, with none, by `reset` |
 //!
 //! So of the last one who comes, a deadline, a death and an abort, one comes first, and all agree on which. A waiter that is
-//! slow to look may find a later round. If there was no reset since, which the word counts, its round was complete: there is
+//! slow to look may find a later round. If there was no reset since, which another word counts, its round was complete: there is
 //! no other way out of one. Else `COMPLETED` tells: whoever moves on from a complete round writes there, at the
 //! round's place in a ring, that it was. The numbers written there only grow, so a late writer does no harm. Who finds a
 //! later number there, after a reset and dozens of rounds, is told of the reset.
@@ -56,6 +56,7 @@ const GATES: u64 = 16;
 
 // Places.
 const DECIDING: usize = 0;
+const RESETS: usize = 8;
 const COMPLETED: usize = 64;
 const GATE: usize = COMPLETED + COMPLETED_RING as usize * 8;
 const SEATS: usize = GATE + GATES as usize * Word::LEN;
@@ -63,13 +64,11 @@ const SEATS: usize = GATE + GATES as usize * Word::LEN;
 const SEAT: usize = 64;
 const LABEL: usize = Word::LEN;
 
-// The deciding word. Its 40 bits of rounds last four days, at three million rounds a second without a pause.
+// The deciding word. Its 48 bits of rounds last a year, at ten million rounds a second.
 const COME: u64 = (1 << 13) - 1;
 const CAUSE_SHIFT: u32 = 13;
 const CAUSE: u64 = 7 << CAUSE_SHIFT;
 const ROUND_SHIFT: u32 = 16;
-const ROUND: u64 = (1 << 40) - 1;
-const RESETS_SHIFT: u32 = 56;
 
 thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
@@ -145,6 +144,13 @@ impl From<BarrierError> for Error {
     fn from(broken: BarrierError) -> Error {
         Error::refused("cannot wait at a barrier", broken.to_string())
     }
+}
+
+/// A round in which one has come, and how many resets there had been before it came.
+#[derive(Clone, Copy, Debug)]
+struct Coming {
+    round: u64,
+    resets: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -261,7 +267,9 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn reset(&self) {
-        self.move_on(|seen| Some(reset_round(seen)));
+        // Before the round is left: who finds it left finds this as well.
+        self.at(RESETS).fetch_add(1, Ordering::AcqRel);
+        self.move_on(|seen| Some(next_round(seen)));
     }
 
     /// Returns how many parties a round needs.
@@ -308,7 +316,8 @@ impl Barrier {
     fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, BarrierError> {
         let seat = self.sit_down();
         let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
-        let (come_in, index) = loop {
+        let (coming, index) = loop {
+            let resets = self.at(RESETS).load(Ordering::Acquire);
             let seen = self.deciding().load(Ordering::Acquire);
             if let Some(cause) = cause_of(seen) {
                 return Err(BarrierError { cause });
@@ -347,28 +356,28 @@ impl Barrier {
                     index: come as usize,
                 });
             }
-            break (base, come as usize);
+            break (Coming { round, resets }, come as usize);
         };
-        self.wait_for_round(come_in, deadline)
+        self.wait_for_round(coming, deadline)
             .map(|()| BarrierWaitResult { index })
     }
 
-    /// Waits until the round is over in which this one came: `come_in` is the deciding word of then.
-    fn wait_for_round(&self, come_in: u64, deadline: Deadline) -> Result<(), BarrierError> {
-        let round = round_of(come_in);
+    /// Waits until the round is over in which this one came.
+    fn wait_for_round(&self, coming: Coming, deadline: Deadline) -> Result<(), BarrierError> {
+        let Coming { round, .. } = coming;
         let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
         if limits::processors() >= self.parties {
-            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(come_in).is_some()));
+            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(coming).is_some()));
         }
         let mut has_slept = false;
         let outcome = loop {
-            if let Some(outcome) = self.outcome(come_in) {
+            if let Some(outcome) = self.outcome(coming) {
                 break outcome;
             }
             self.arm_gate(round);
             // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
             let seen = self.deciding().load(Ordering::Acquire);
-            if self.outcome(come_in).is_some() {
+            if self.outcome(coming).is_some() {
                 continue;
             }
             if self.is_any_dead(round) {
@@ -387,10 +396,10 @@ impl Barrier {
         outcome.map_err(|cause| BarrierError { cause })
     }
 
-    /// What became of the round of that word, if it is over.
-    fn outcome(&self, come_in: u64) -> Option<Result<(), Broken>> {
+    /// What became of the round in which one came, if it is over.
+    fn outcome(&self, coming: Coming) -> Option<Result<(), Broken>> {
         let seen = self.deciding().load(Ordering::Acquire);
-        let round = round_of(come_in);
+        let Coming { round, resets } = coming;
         if round_of(seen) == round {
             if let Some(cause) = cause_of(seen) {
                 return Some(Err(cause));
@@ -398,7 +407,7 @@ impl Barrier {
             return self.is_complete(seen).then_some(Ok(()));
         }
         // Without a reset, a round is left only when it is complete.
-        let is_complete = resets_of(seen) == resets_of(come_in)
+        let is_complete = self.at(RESETS).load(Ordering::Acquire) == resets
             || self.completed(round).load(Ordering::Acquire) == round + 1;
         Some(if is_complete {
             Ok(())
@@ -492,7 +501,18 @@ impl Barrier {
         (0..self.seats())
             .map(|past| (start + past) % self.seats())
             .find_map(|seat| {
-                let held = self.word(seat).try_acquire()?;
+                // A dead one's seat is what tells of its death, as long as its round is not over.
+                let word = self.word(seat);
+                let round = round_of(self.deciding().load(Ordering::Acquire));
+                let is_of_round = || self.label(seat).load(Ordering::Acquire) > round;
+                if word.is_died() && is_of_round() {
+                    return None;
+                }
+                let held = word.try_acquire()?;
+                if held.owner_died() && is_of_round() {
+                    // It has died between these two looks.
+                    self.break_round(round, Broken::Died);
+                }
                 Some((seat, held))
             })
     }
@@ -562,20 +582,11 @@ fn armed(round: u64) -> u32 {
 }
 
 fn round_of(deciding: u64) -> u64 {
-    (deciding >> ROUND_SHIFT) & ROUND
-}
-
-fn resets_of(deciding: u64) -> u64 {
-    deciding >> RESETS_SHIFT
+    deciding >> ROUND_SHIFT
 }
 
 fn next_round(seen: u64) -> u64 {
-    resets_of(seen) << RESETS_SHIFT | ((round_of(seen) + 1) & ROUND) << ROUND_SHIFT
-}
-
-/// The same, by a reset.
-fn reset_round(seen: u64) -> u64 {
-    next_round(seen).wrapping_add(1 << RESETS_SHIFT)
+    round_of(seen).wrapping_add(1) << ROUND_SHIFT
 }
 
 fn cause_of(seen: u64) -> Option<Broken> {

@@ -315,7 +315,8 @@ impl<T: Pod> Drop for LockGuard<'_, T> {
         if self.is_broken || (thread::panicking() && !self.was_panicking) {
             return held.give_up_as_died();
         }
-        if self.is_changed {
+        // A copy that a fork has made is its parent's.
+        if self.is_changed && self.lock.word().is_held_by_this_thread() {
             write(self.part, self.which, &self.value);
         }
     }

@@ -1,6 +1,7 @@
 //! Forking this process, and what its children came to.
 
 use crate::sys::errno::{check, retry};
+use crate::sys::forks;
 use crate::sys::identity;
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::AllBlocked;
@@ -55,6 +56,7 @@ pub(crate) enum ForkedUnseen {
 /// As [`fork`].
 pub(crate) fn fork_unseen() -> io::Result<ForkedUnseen> {
     identity::require_single_thread()?;
+    forks::note();
     let mut number: c_int = -1;
     let none = std::ptr::null_mut::<c_void>();
     // The exit signal would stand in the lowest byte: none.

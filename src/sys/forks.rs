@@ -30,6 +30,11 @@ impl Stretch {
     }
 }
 
+/// A fork that goes past the C library is about to be made.
+pub(crate) fn note() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
 unsafe extern "C" fn on_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
