@@ -26,7 +26,7 @@ pub(crate) mod signal;
 pub(crate) mod sparse;
 pub(crate) mod image;
 pub(crate) mod function;
-pub(crate) mod fork;
 pub(crate) mod forks;
+pub(crate) mod fork;
 pub(crate) mod exec;
 pub(crate) mod hook;
