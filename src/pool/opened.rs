@@ -27,7 +27,7 @@ impl Spec {
     fn plan(self, is_collected: bool, total: Option<usize>) -> Result<Plan, TaskError> {
         let function = self.function.ok_or_else(|| {
             let why = "its code is in a library that was loaded into another program, not in the main \
-                       executable, which is what a worker executes: this takes `StartMethod::Fork`, which this version does not have";
+                       executable, which is what a worker executes; a `Process` by `StartMethod::Fork` can run it";
             TaskError::new(TaskErrorKind::System, why)
         })?;
         Ok(Plan {
