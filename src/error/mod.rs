@@ -107,26 +107,69 @@ impl Error {
     }
 
     /// Returns whether what was to be used is closed and, where something was to be received, nothing is left in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.close();
+    /// assert!(queue.get().unwrap_err().is_closed());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self.cause, Cause::Closed)
     }
 
     /// Returns whether there was no room at once; later there may be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.try_put(2).unwrap_err().error().is_full());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self.cause, Cause::Full)
     }
 
     /// Returns whether nothing was there at once; later there may be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// assert!(queue.try_get().unwrap_err().is_empty());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         matches!(self.cause, Cause::Empty)
     }
 
     /// Returns whether the time limit of the call has passed; nothing has happened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// assert!(queue.get_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(self.cause, Cause::Timeout)
     }
 
     /// Returns the error number of the system call that failed, as of `errno(3)`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = multiprocess::SharedMemory::open("there is none of this name").unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(2)); // ENOENT
+    /// ```
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.cause {
             Cause::Io(error) | Cause::Limit { error, .. } => error.raw_os_error(),
@@ -135,6 +178,17 @@ impl Error {
     }
 
     /// Returns what became of the function, if that is what this error is about.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Error, Process, TaskError};
+    ///
+    /// let child: Process = Process::spawn((), |()| panic!("no more"))?;
+    /// let error = Error::from(child.join().unwrap_err());
+    /// assert!(error.task_error().is_some_and(TaskError::is_panic));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn task_error(&self) -> Option<&TaskError> {
         match &self.cause {
             Cause::Task(error) => Some(error),
@@ -208,26 +262,73 @@ impl<T> SendError<T> {
     }
 
     /// Gives the value back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.close();
+    /// assert_eq!(queue.put(7).unwrap_err().into_value(), 7);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn into_value(self) -> T {
         self.value
     }
 
     /// Returns why it was not sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.close();
+    /// assert!(queue.put(7).unwrap_err().error().to_string().contains("closed"));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn error(&self) -> &Error {
         &self.error
     }
 
     /// Returns whether the other side, or the queue, is closed: sending again is of no use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.close();
+    /// assert!(queue.put(7).unwrap_err().is_closed());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.error.is_closed()
     }
 
     /// Returns whether there was no room for it at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.try_put(2).unwrap_err().is_full());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         self.error.is_full()
     }
 
     /// Returns whether the time limit passed before there was room for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let queue = multiprocess::Queue::<u8>::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.put_timeout(2, Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         self.error.is_timeout()
     }

@@ -25,6 +25,19 @@ use std::process::ExitStatus;
 pub struct TaskError(Box<Account>);
 
 /// The kinds of [`TaskError`].
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Process, TaskErrorKind};
+///
+/// let child: Process = Process::spawn((), |()| std::process::abort())?;
+/// match child.join() {
+///     Err(error) if error.kind() == TaskErrorKind::Crash => println!("{error}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TaskErrorKind {
@@ -64,26 +77,77 @@ struct Account {
 
 impl TaskError {
     /// Tells whether the function panicked. The worker lives on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { panic!("no more") })?;
+    /// assert!(child.join().unwrap_err().is_panic());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_panic(&self) -> bool {
         self.0.kind == TaskErrorKind::Panic
     }
 
     /// Tells whether the process died under the function: a signal, an exit, an abort, the OOM killer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { std::process::exit(7) })?;
+    /// assert!(child.join().unwrap_err().is_crash());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_crash(&self) -> bool {
         self.0.kind == TaskErrorKind::Crash
     }
 
     /// Tells whether the time limit passed and the process was killed for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let error = pool.job().timeout(Duration::from_millis(50)).apply((), |()| loop { std::thread::park() });
+    /// assert!(error.map(|(): ()| ()).unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         self.0.kind == TaskErrorKind::Timeout
     }
 
     /// Tells whether the call was cancelled before it had ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let call = pool.apply_async((), |()| loop { std::thread::park() });
+    /// call.cancel();
+    /// assert!(call.get().map(|(): ()| ()).unwrap_err().is_cancelled());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == TaskErrorKind::Cancelled
     }
 
     /// Returns the kind, for a `match`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, TaskErrorKind};
+    ///
+    /// let child = Process::spawn((), |()| if true { panic!("no more") })?;
+    /// assert_eq!(child.join().unwrap_err().kind(), TaskErrorKind::Panic);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn kind(&self) -> TaskErrorKind {
         self.0.kind
     }
@@ -91,36 +155,108 @@ impl TaskError {
     /// Returns the message of a panic; `None` for other kinds.
     ///
     /// A payload that is no string has the message that the standard library prints for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { panic!("no more") })?;
+    /// assert_eq!(child.join().unwrap_err().panic_message(), Some("no more"));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn panic_message(&self) -> Option<&str> {
         self.is_panic().then_some(self.0.message.as_str())
     }
 
     /// Returns where a panic happened, as `file:line:column`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { panic!("no more") })?;
+    /// assert!(child.join().unwrap_err().location().is_some_and(|place| place.contains(".rs:")));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn location(&self) -> Option<&str> {
         self.0.location.as_deref()
     }
 
     /// Returns the backtrace of a panic, if `RUST_BACKTRACE` asked for one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { panic!("no more") })?;
+    /// let error = child.join().unwrap_err();
+    /// if let Some(backtrace) = error.backtrace() {
+    ///     println!("{backtrace}");
+    /// }
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn backtrace(&self) -> Option<&str> {
         self.0.backtrace.as_deref()
     }
 
     /// Returns the exit status of the process that died, as far as it is known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { std::process::exit(7) })?;
+    /// assert_eq!(child.join().unwrap_err().exit_status().and_then(|status| status.code()), Some(7));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.0.status.map(ExitStatus::from_raw)
     }
 
     /// Returns the process that ran the function, if one did.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { std::process::exit(7) })?;
+    /// let pid = child.pid();
+    /// assert_eq!(child.join().unwrap_err().pid(), Some(pid));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pid(&self) -> Option<u32> {
         self.0.pid
     }
 
     /// Returns the index in the input of a map, from 0; `None` where there is no such input.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let error = pool.map([4, 2, 0], |n: u32| 8 / n).unwrap_err();
+    /// assert_eq!(error.item(), Some(2));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn item(&self) -> Option<usize> {
         self.0.item.and_then(|item| usize::try_from(item).ok())
     }
 
     /// Returns how often the function was tried: 1, if its job does not say `retries`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let error = pool.job().retries(1).apply((), |()| if true { std::process::abort() }).unwrap_err();
+    /// assert_eq!(error.attempts(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }

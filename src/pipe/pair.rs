@@ -63,6 +63,15 @@ impl<S, R> Pipe<S, R> {
     /// # Errors
     ///
     /// Where the system refuses memory or descriptors (it takes 7); the error names the limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// here.send(1)?;
+    /// assert_eq!(there.recv()?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pair() -> Result<(Pipe<S, R>, Pipe<R, S>)> {
         Self::pair_with_capacity(CAPACITY)
     }
@@ -73,6 +82,16 @@ impl<S, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As [`pair`](Pipe::pair), and where that is more than 1 GiB.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u64>::pair_with_capacity(4096)?;
+    /// let sent = (0..).take_while(|&n| here.try_send(n).is_ok()).count();
+    /// assert!(sent < 4096 / 8);
+    /// assert_eq!(there.iter().take(sent).count(), sent);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pair_with_capacity(capacity_bytes: usize) -> Result<(Pipe<S, R>, Pipe<R, S>)> {
         let ends = Lanes::create(capacity_bytes).and_then(|lanes| ends_of(&lanes));
         ends.map_err(|error| {
@@ -102,6 +121,15 @@ impl<S, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<()>::pair()?;
+    /// here.send_bytes(b"as they are")?;
+    /// assert_eq!(there.recv_bytes()?, b"as they are");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
         self.sender.send_bytes(bytes)
     }
@@ -129,6 +157,18 @@ impl<S, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<()>::pair()?;
+    /// here.send_bytes(b"four")?;
+    /// assert!(there.recv_bytes_into(&mut [0; 3]).is_err());
+    /// let mut buffer = [0; 8];
+    /// let len = there.recv_bytes_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"four");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
         self.receiver.recv_bytes_into(buffer)
     }
@@ -138,6 +178,18 @@ impl<S, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// assert!(!there.poll(Duration::ZERO)?);
+    /// here.send(1)?;
+    /// assert!(there.poll(Duration::from_secs(60))?);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn poll(&self, limit: Duration) -> Result<bool> {
         self.receiver.poll(limit)
     }
@@ -153,6 +205,15 @@ impl<S: Portable, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<String>::pair()?;
+    /// here.send("hello".into())?;
+    /// assert_eq!(there.recv()?, "hello");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send(&self, value: S) -> Result<(), SendError<S>> {
         self.sender.send(value)
     }
@@ -162,6 +223,15 @@ impl<S: Portable, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, _there) = multiprocess::Pipe::<u64>::pair()?;
+    /// while here.try_send(1).is_ok() {}
+    /// assert!(here.try_send(1).unwrap_err().is_full());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn try_send(&self, value: S) -> Result<(), SendError<S>> {
         self.sender.try_send(value)
     }
@@ -171,6 +241,17 @@ impl<S: Portable, R> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, _there) = multiprocess::Pipe::<u64>::pair()?;
+    /// while here.try_send(1).is_ok() {}
+    /// assert!(here.send_timeout(1, Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send_timeout(&self, value: S, limit: Duration) -> Result<(), SendError<S>> {
         self.sender.send_timeout(value, limit)
     }
@@ -182,6 +263,17 @@ impl<S, R: Portable> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// here.send(1)?;
+    /// drop(here);
+    /// assert_eq!(there.recv()?, 1);
+    /// assert!(there.recv().unwrap_err().is_closed());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv(&self) -> Result<R> {
         self.receiver.recv()
     }
@@ -191,6 +283,14 @@ impl<S, R: Portable> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// assert!(there.try_recv().unwrap_err().is_empty());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn try_recv(&self) -> Result<R> {
         self.receiver.try_recv()
     }
@@ -200,11 +300,32 @@ impl<S, R: Portable> Pipe<S, R> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (_here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// assert!(there.recv_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv_timeout(&self, limit: Duration) -> Result<R> {
         self.receiver.recv_timeout(limit)
     }
 
     /// As [`Receiver::iter`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// here.send(1)?;
+    /// here.send(2)?;
+    /// drop(here);
+    /// assert_eq!(there.iter().collect::<Vec<_>>(), [1, 2]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = R> + '_ {
         self.receiver.iter()
     }

@@ -82,6 +82,19 @@ impl<R> Receiver<R> {
     /// # Errors
     ///
     /// Where this end has moved to another process, or the other process has overwritten shared memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// assert!(!receiver.poll(Duration::ZERO)?);
+    /// here.send(1)?;
+    /// assert!(receiver.poll(Duration::from_secs(60))?);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn poll(&self, limit: Duration) -> Result<bool> {
         match self.inlet.receive(Limit::within(limit), |_, _| Ok(())) {
             Ok(_) | Err(Failure::Closed) => Ok(true),
@@ -95,6 +108,16 @@ impl<R> Receiver<R> {
     /// # Errors
     ///
     /// As [`recv`](Receiver::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<()>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// here.send_bytes(b"bytes")?;
+    /// assert_eq!(receiver.recv_bytes()?, b"bytes");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.take(&mut bytes, Limit::NEVER)?;
@@ -106,6 +129,19 @@ impl<R> Receiver<R> {
     /// # Errors
     ///
     /// As [`recv`](Receiver::recv), and where the message is longer than the buffer: then it is kept, to be received again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<()>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// here.send_bytes(b"four")?;
+    /// assert!(receiver.recv_bytes_into(&mut [0; 3]).is_err());
+    /// let mut buffer = [0; 8];
+    /// let len = receiver.recv_bytes_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"four");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
         let take = |receiving: &mut Receiving, front: Front| receiving.take_into(front, buffer);
         let (length, _not_wanted) = self
@@ -139,6 +175,16 @@ impl<R: Portable> Receiver<R> {
     /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died, and all that it had sent has
     /// been received. Where a message is no value of this type, or its handles could not be opened here; that message is
     /// gone then, and the next ones are received. And where this end has moved to another process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// here.send(1)?;
+    /// assert_eq!(receiver.recv()?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv(&self) -> Result<R> {
         self.recv_within(Limit::NEVER)
     }
@@ -148,6 +194,17 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     ///
     /// As [`recv`](Receiver::recv), and [`is_empty`](crate::Error::is_empty) where none is there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// assert!(receiver.try_recv().unwrap_err().is_empty());
+    /// here.send(1)?;
+    /// assert_eq!(receiver.try_recv()?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn try_recv(&self) -> Result<R> {
         self.recv_within(Limit::Now)
     }
@@ -157,6 +214,19 @@ impl<R: Portable> Receiver<R> {
     /// # Errors
     ///
     /// As [`recv`](Receiver::recv), and [`is_timeout`](crate::Error::is_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// assert!(receiver.recv_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// here.send(1)?;
+    /// assert_eq!(receiver.recv_timeout(Duration::from_secs(60))?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn recv_timeout(&self, limit: Duration) -> Result<R> {
         match self.recv_within(Limit::within(limit)) {
             Err(error) if error.is_empty() => Err(Failure::TimedOut.of_receiving()),
@@ -166,6 +236,18 @@ impl<R: Portable> Receiver<R> {
 
     /// Iterates over what is received, and waits for each value. It ends where [`recv`](Receiver::recv) would fail: when the
     /// other end is gone, or at a message that is no value of this type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (_, receiver) = there.split();
+    /// here.send(1)?;
+    /// here.send(2)?;
+    /// drop(here);
+    /// assert_eq!(receiver.iter().sum::<u8>(), 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = R> + '_ {
         std::iter::from_fn(|| self.recv().ok())
     }

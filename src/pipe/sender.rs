@@ -56,6 +56,16 @@ impl<S> Sender<S> {
     ///
     /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died; and where this end has moved
     /// to another process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<()>::pair()?;
+    /// let (sender, _receiver) = here.split();
+    /// sender.send_bytes(b"bytes")?;
+    /// assert_eq!(there.recv_bytes()?, b"bytes");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
         let message = Outbound {
             bytes,
@@ -77,6 +87,19 @@ impl<S: Portable> Sender<S> {
     ///
     /// [`is_closed`](crate::Error::is_closed) where the other end is closed or its process has died; and where the value cannot be
     /// encoded, or this end has moved to another process. The value comes back in the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (sender, _receiver) = here.split();
+    /// sender.send(1)?;
+    /// assert_eq!(there.recv()?, 1);
+    /// drop(there);
+    /// let refused = sender.send(2).unwrap_err();
+    /// assert!(refused.is_closed() && refused.into_value() == 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, Limit::NEVER)
     }
@@ -87,6 +110,16 @@ impl<S: Portable> Sender<S> {
     /// # Errors
     ///
     /// As [`send`](Sender::send), and [`is_full`](crate::Error::is_full) where there is no room, or another thread waits for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (sender, _receiver) = here.split();
+    /// sender.try_send(1)?;
+    /// assert_eq!(there.recv()?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn try_send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_within(value, Limit::Now)
     }
@@ -97,6 +130,18 @@ impl<S: Portable> Sender<S> {
     /// # Errors
     ///
     /// As [`send`](Sender::send), and [`is_timeout`](crate::Error::is_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, there) = multiprocess::Pipe::<u8>::pair()?;
+    /// let (sender, _receiver) = here.split();
+    /// sender.send_timeout(1, Duration::from_secs(60))?;
+    /// assert_eq!(there.recv()?, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn send_timeout(&self, value: S, limit: Duration) -> Result<(), SendError<S>> {
         match self.send_within(value, Limit::within(limit)) {
             Err(refused) if refused.is_full() => {

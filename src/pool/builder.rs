@@ -70,11 +70,27 @@ impl Pool {
     /// # Errors
     ///
     /// Where the system refuses a process or memory; the error names the limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::new()?;
+    /// assert_eq!(pool.workers(), multiprocess::available_parallelism());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new() -> Result<Pool> {
         Pool::builder().build()
     }
 
     /// Starts to describe a pool.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).name("resize").build()?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn builder() -> PoolBuilder {
         PoolBuilder {
             workers: None,
@@ -274,6 +290,16 @@ impl Pool {
     ///
     /// Where a callback on the pool's own thread joins its own pool, or a process that was forked from the pool's: the pool
     /// is then dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let sum = pool.apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// pool.join()?;
+    /// assert_eq!(sum.get()?, 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn join(self) -> Result<()> {
         self.driver.join()
     }
@@ -299,16 +325,42 @@ impl Pool {
     }
 
     /// Returns how many workers there are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.driver.workers()
     }
 
     /// Returns what the workers have done so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| n)?;
+    /// assert_eq!(pool.stats().workers()[0].items(), 10);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn stats(&self) -> PoolStats {
         self.driver.stats()
     }
 
     /// Returns the workers' process ids. They change when a worker dies and another takes its place.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let pid = pool.apply((), |()| std::process::id())?;
+    /// assert_eq!(pool.worker_pids(), [pid]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn worker_pids(&self) -> Vec<u32> {
         self.driver.pids()
     }
@@ -316,18 +368,46 @@ impl Pool {
 
 impl PoolBuilder {
     /// Sets the number of workers, at least 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.worker_pids().len(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn workers(mut self, workers: usize) -> PoolBuilder {
         self.workers = Some(workers);
         self
     }
 
     /// Names the workers: `name-1`, `name-2`, ..; the kernel shows the first 15 bytes in `ps` and `top`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Pool, current_process};
+    ///
+    /// let pool = Pool::builder().workers(1).name("resize").build()?;
+    /// assert_eq!(pool.apply((), |()| current_process().name().to_owned())?, "resize-1");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> PoolBuilder {
         self.name = name.into();
         self
     }
 
     /// Sets how the workers come to be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Pool, StartMethod};
+    ///
+    /// let pool = Pool::builder().workers(1).start_method(StartMethod::Spawn).build()?;
+    /// assert_eq!(pool.apply(1, |n: u32| n + 1)?, 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn start_method(mut self, method: StartMethod) -> PoolBuilder {
         self.method = method;
         self
@@ -369,6 +449,17 @@ impl PoolBuilder {
 
     /// Has another worker take the place of each one that has done `items` items, at least 1: for functions that leak.
     /// No item is lost by that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(1).max_tasks_per_worker(2).build()?;
+    /// let pids: HashSet<u32> = pool.map(0..6, |_: u32| std::process::id())?.into_iter().collect();
+    /// assert_eq!(pids.len(), 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn max_tasks_per_worker(mut self, items: usize) -> PoolBuilder {
         self.items_max = Some(items.max(1));
         self
@@ -397,6 +488,15 @@ impl PoolBuilder {
     /// # Errors
     ///
     /// Where no worker was asked for, the initializer's arguments cannot be encoded, or the system refuses a process or memory; the error names the limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// assert_eq!(pool.apply(1, |n: u32| n + 1)?, 2);
+    /// assert!(multiprocess::Pool::builder().workers(0).build().is_err());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn build(self) -> Result<Pool> {
         let workers = self.workers.unwrap_or_else(available_parallelism);
         if workers == 0 {

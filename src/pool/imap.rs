@@ -19,6 +19,16 @@ const UNATTENDED: Duration = Duration::from_micros(100);
 ///
 /// Items are pulled when results are: no more of them at a time than keep the workers busy. Dropping it drops what has not
 /// been begun.
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// let mut squares = pool.imap(1.., |n: u64| n * n);
+/// assert_eq!(squares.next(), Some(Ok(1)));
+/// assert_eq!(squares.next(), Some(Ok(4)));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[must_use = "items are pulled as results are"]
 pub struct Imap<'pool, R> {
     stream: Stream<'pool>,
@@ -31,6 +41,15 @@ pub struct Imap<'pool, R> {
 ///
 /// Items are pulled when results are: no more of them at a time than keep the workers busy. Dropping it drops what has not
 /// been begun.
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// let mut found = pool.imap_unordered([3, 0], |n: u32| 6 / n);
+/// assert!(found.any(|(item, result)| item == 1 && result.is_err_and(|error| error.is_panic())));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[must_use = "items are pulled as results are"]
 pub struct ImapUnordered<'pool, R> {
     stream: Stream<'pool>,

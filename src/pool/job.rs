@@ -43,10 +43,36 @@ pub struct Job<'pool, C, Takes = TakesCaptures, D = NoCallback> {
 }
 
 /// Marks a [`Job`] whose function takes its captures and an item.
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Job, TakesCaptures};
+///
+/// fn scaled(job: &Job<'_, f64, TakesCaptures>) -> Result<Vec<f64>, multiprocess::TaskError> {
+///     job.map([1.0, 2.0], |factor, n| factor * n)
+/// }
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// assert_eq!(scaled(&pool.with(10.0))?, [10.0, 20.0]);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TakesCaptures(());
 
 /// Marks a [`Job`] whose function takes an item alone.
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Job, TakesItem};
+///
+/// fn doubled(job: &Job<'_, (), TakesItem>) -> Result<Vec<u32>, multiprocess::TaskError> {
+///     job.map([1, 2], |n| 2 * n)
+/// }
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// assert_eq!(doubled(&pool.job().chunk_size(1))?, [2, 4]);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TakesItem(());
 
@@ -105,6 +131,14 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     /// take, which is faster in nearly all cases.
     ///
     /// With 1, an item that has an outcome never runs again after a later one has killed their worker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.job().chunk_size(1).map([1, 2], |n: i32| n + 1)?, [2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.settings.piece_items = Some(items.max(1));
         self
@@ -155,6 +189,15 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     }
 
     /// Has [`retries`](Job::retries) count for panics as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let error = pool.job().retries(2).retry_panics().apply(0, |n: u32| 1 / n).unwrap_err();
+    /// assert!(error.is_panic() && error.attempts() == 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn retry_panics(mut self) -> Self {
         self.settings.retries_panics = true;
         self

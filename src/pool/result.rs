@@ -70,6 +70,15 @@ impl<R: 'static> AsyncResult<R> {
     ///
     /// What became of the function; that it was [cancelled](AsyncResult::cancel), or its pool dropped; or that the result
     /// has been taken already, by [`get_timeout`](AsyncResult::get_timeout) or as a future.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let sum = pool.apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// assert_eq!(sum.get()?, 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn get(self) -> Result<R, TaskError> {
         self.check_owner()?;
         self.call.wait(Deadline::NEVER);
@@ -81,6 +90,17 @@ impl<R: 'static> AsyncResult<R> {
     /// # Errors
     ///
     /// As [`get`](AsyncResult::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let mut sum = pool.apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// assert_eq!(sum.get_timeout(Duration::from_secs(60)), Some(Ok(3)));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn get_timeout(&mut self, limit: Duration) -> Option<Result<R, TaskError>> {
         if let Err(error) = self.check_owner() {
             return Some(Err(error));
@@ -89,6 +109,16 @@ impl<R: 'static> AsyncResult<R> {
     }
 
     /// Tells whether the call is done: then [`get`](AsyncResult::get) does not wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let sum = pool.apply_async((1, 2), |(a, b): (u32, u32)| a + b);
+    /// multiprocess::wait(&[&sum], None)?;
+    /// assert!(sum.is_ready());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_ready(&self) -> bool {
         self.call.is_ready()
     }
@@ -98,6 +128,16 @@ impl<R: 'static> AsyncResult<R> {
     ///
     /// Items of other calls are not touched, but for those that take less than a microsecond: several of these run
     /// together, and what the killed worker had not told yet of them runs again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let endless = pool.apply_async((), |()| loop { std::thread::park() });
+    /// endless.cancel();
+    /// assert!(endless.get().map(|(): ()| ()).unwrap_err().is_cancelled());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn cancel(&self) {
         let pool = self
             .place

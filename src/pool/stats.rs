@@ -27,17 +27,48 @@ pub struct PoolStats {
 impl PoolStats {
     /// Returns what was done in each worker's place, in the order of their names. A worker that takes another's place
     /// goes on counting there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.workers().len(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }
 
     /// Returns what is known of the items of each function, that with the most items first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.functions()[0].items(), 10);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn functions(&self) -> &[FunctionStats] {
         &self.functions
     }
 }
 
 /// Tells what was done in one worker's place.
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// pool.map(0..10, |n: u32| 10 - n)?;
+/// let stats = pool.stats();
+/// let worker = &stats.workers()[0];
+/// assert_eq!((worker.items(), worker.restarts()), (10, 0));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerStats {
     pub(crate) items: u64,
@@ -49,32 +80,92 @@ pub struct WorkerStats {
 
 impl WorkerStats {
     /// Returns how many items have their outcomes from here; those that it died over are not among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.workers()[0].items(), 10);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn items(&self) -> u64 {
         self.items
     }
 
     /// Returns how long these took.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.apply(5, |millis| std::thread::sleep(std::time::Duration::from_millis(millis)))?;
+    /// assert!(pool.stats().workers()[0].busy().as_millis() >= 4);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos)
     }
 
     /// Returns how often another worker has taken the place.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// assert!(pool.apply((), |()| if true { std::process::abort() }).is_err());
+    /// pool.apply((), |()| ())?;
+    /// assert_eq!(pool.stats().workers()[0].restarts(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn restarts(&self) -> u64 {
         self.restarts
     }
 
     /// Returns how many bytes of items were sent to it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert!(stats.workers()[0].bytes_sent() >= 10 * 4);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
 
     /// Returns how many bytes of results came from it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert!(stats.workers()[0].bytes_received() >= 10 * 4);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn bytes_received(&self) -> u64 {
         self.bytes_received
     }
 }
 
 /// Tells how the items of one function went.
+///
+/// # Examples
+///
+/// ```
+/// let pool = multiprocess::Pool::builder().workers(1).build()?;
+/// pool.map(0..10, |n: u32| 10 - n)?;
+/// let stats = pool.stats();
+/// let function = &stats.functions()[0];
+/// assert!(function.percentile(50.0) <= function.longest());
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FunctionStats {
     name: &'static str,
@@ -87,21 +178,61 @@ pub struct FunctionStats {
 
 impl FunctionStats {
     /// Returns the function's name, as the compiler says it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert!(stats.functions()[0].name().contains("closure"));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(&self) -> &'static str {
         self.name
     }
 
     /// Returns how many items have ended well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.functions()[0].items(), 10);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn items(&self) -> u64 {
         self.items
     }
 
     /// Returns how many have failed, after all attempts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let results = pool.imap([1, 0], |n: u32| 1 / n);
+    /// assert_eq!(results.filter(Result::is_err).count(), 1);
+    /// assert_eq!(pool.stats().functions()[0].failures(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
     /// Returns how many attempts were made beyond the first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// let job = pool.job().retries(2).retry_panics();
+    /// assert!(job.apply(0, |n: u32| 1 / n).is_err());
+    /// assert_eq!(pool.stats().functions()[0].retries(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn retries(&self) -> u64 {
         self.retries
     }
@@ -109,12 +240,34 @@ impl FunctionStats {
     /// Returns the time within which `percent` of the items that ended well were done, in a worker and without the ways
     /// there and back. It is at most an eighth too large. Items that are too short to be timed one by one count with
     /// their mean.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// let function = &stats.functions()[0];
+    /// assert!(function.percentile(50.0) <= function.percentile(99.9));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn percentile(&self, percent: f64) -> Duration {
         let nanos = self.histogram.percentile(percent, self.items);
         Duration::from_nanos(nanos.min(self.longest_nanos))
     }
 
     /// Returns the longest time of an item that ended well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(1).build()?;
+    /// pool.map(0..10, |n: u32| 10 - n)?;
+    /// let stats = pool.stats();
+    /// let function = &stats.functions()[0];
+    /// assert!(function.longest() >= function.percentile(50.0));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn longest(&self) -> Duration {
         Duration::from_nanos(self.longest_nanos)
     }

@@ -15,6 +15,15 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
     /// # Errors
     ///
     /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// assert_eq!(job.map([1, 2], |ten, n: i32| ten * n)?, [10, 20]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item: Portable>,
@@ -37,6 +46,15 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
     /// # Errors
     ///
     /// As [`Pool::apply`](crate::Pool::apply).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// assert_eq!(job.apply(4, |ten, n: i32| ten * n)?, 40);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
     where
         A: Portable,
@@ -55,6 +73,15 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
     }
 
     /// Has `f` run with the captures on each item, as [`Pool::map_async`](crate::Pool::map_async) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// assert_eq!(job.map_async([1, 2], |ten, n: i32| ten * n).get()?, [10, 20]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn map_async<I, R, F>(&self, items: I, f: F) -> AsyncResult<Vec<R>>
     where
         I: IntoIterator<Item: Portable>,
@@ -72,6 +99,15 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
     }
 
     /// Has `f` run with the captures once, with `args`, as [`Pool::apply_async`](crate::Pool::apply_async) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// assert_eq!(job.apply_async(4, |ten, n: i32| ten * n).get()?, 40);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn apply_async<A, R, F>(&self, args: A, f: F) -> AsyncResult<R>
     where
         A: Portable,
@@ -91,6 +127,16 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
 
 impl<'pool, C: Portable> Job<'pool, C> {
     /// Runs `f` with the captures on each item, as [`Pool::imap`](crate::Pool::imap) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// let results: Result<Vec<i32>, _> = job.imap([1, 2], |ten, n: i32| ten * n).collect();
+    /// assert_eq!(results?, [10, 20]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
     where
         'pool: 'items,
@@ -107,6 +153,17 @@ impl<'pool, C: Portable> Job<'pool, C> {
     }
 
     /// Runs `f` with the captures on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.with(10);
+    /// let mut results: Vec<_> = job.imap_unordered([1, 2], |ten, n: i32| ten * n).collect();
+    /// results.sort_by_key(|(item, _)| *item);
+    /// assert_eq!(results[1], (1, Ok(20)));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
     where
         'pool: 'items,
@@ -129,6 +186,15 @@ impl<D> Job<'_, (), TakesItem, D> {
     /// # Errors
     ///
     /// As [`Pool::map`](crate::Pool::map).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// assert_eq!(job.map([1, 2], |n: i32| n + 1)?, [2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn map<I, R, F>(&self, items: I, f: F) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item: Portable>,
@@ -147,6 +213,15 @@ impl<D> Job<'_, (), TakesItem, D> {
     /// # Errors
     ///
     /// As [`Pool::apply`](crate::Pool::apply).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// assert_eq!(job.apply(4, |n: i32| n + 1)?, 5);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn apply<A, R, F>(&self, args: A, f: F) -> Result<R, TaskError>
     where
         A: Portable,
@@ -161,6 +236,15 @@ impl<D> Job<'_, (), TakesItem, D> {
     }
 
     /// Has `f` run on each item, as [`Pool::map_async`](crate::Pool::map_async) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// assert_eq!(job.map_async([1, 2], |n: i32| n + 1).get()?, [2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn map_async<I, R, F>(&self, items: I, f: F) -> AsyncResult<Vec<R>>
     where
         I: IntoIterator<Item: Portable>,
@@ -178,6 +262,15 @@ impl<D> Job<'_, (), TakesItem, D> {
     }
 
     /// Has `f` run once, with `args`, as [`Pool::apply_async`](crate::Pool::apply_async) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// assert_eq!(job.apply_async(4, |n: i32| n + 1).get()?, 5);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn apply_async<A, R, F>(&self, args: A, f: F) -> AsyncResult<R>
     where
         A: Portable,
@@ -197,6 +290,16 @@ impl<D> Job<'_, (), TakesItem, D> {
 
 impl<'pool> Job<'pool, (), TakesItem> {
     /// Runs `f` on each item, as [`Pool::imap`](crate::Pool::imap) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// let results: Result<Vec<i32>, _> = job.imap([1, 2], |n: i32| n + 1).collect();
+    /// assert_eq!(results?, [2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn imap<'items, I, R, F>(&self, items: I, f: F) -> Imap<'items, R>
     where
         'pool: 'items,
@@ -213,6 +316,17 @@ impl<'pool> Job<'pool, (), TakesItem> {
     }
 
     /// Runs `f` on each item, as [`Pool::imap_unordered`](crate::Pool::imap_unordered) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = multiprocess::Pool::builder().workers(2).build()?;
+    /// let job = pool.job().chunk_size(1);
+    /// let mut results: Vec<_> = job.imap_unordered([1, 2], |n: i32| n + 1).collect();
+    /// results.sort_by_key(|(item, _)| *item);
+    /// assert_eq!(results[1], (1, Ok(3)));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn imap_unordered<'items, I, R, F>(&self, items: I, f: F) -> ImapUnordered<'items, R>
     where
         'pool: 'items,

@@ -3,6 +3,18 @@
 use crate::process::{family, launcher};
 
 /// Describes a process that this one has started; see [`active_children`].
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Process, active_children};
+///
+/// let child: Process = Process::builder().name("listed").spawn((), |()| loop { std::thread::park() })?;
+/// let found = active_children().into_iter().find(|one| one.name() == "listed").unwrap();
+/// assert_eq!(found.pid(), child.pid());
+/// child.kill()?;
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildInfo {
     name: String,
@@ -11,11 +23,35 @@ pub struct ChildInfo {
 
 impl ChildInfo {
     /// Returns its name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, active_children};
+    ///
+    /// let child: Process = Process::builder().name("named").spawn((), |()| loop { std::thread::park() })?;
+    /// let found = active_children().into_iter().find(|one| one.pid() == child.pid()).unwrap();
+    /// assert_eq!(found.name(), "named");
+    /// child.kill()?;
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns its process id. By the time that it is used, the process may have ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, active_children};
+    ///
+    /// let child: Process = Process::builder().name("counted").spawn((), |()| loop { std::thread::park() })?;
+    /// let found = active_children().into_iter().find(|one| one.name() == "counted").unwrap();
+    /// assert_eq!(found.pid(), child.pid());
+    /// child.kill()?;
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pid(&self) -> u32 {
         self.pid
     }

@@ -66,12 +66,30 @@ pub(crate) fn next_child(name: Option<String>, is_daemon: bool) -> Identity {
 }
 
 /// Describes the process that asks; see [`current_process`].
+///
+/// # Examples
+///
+/// ```
+/// let main = multiprocess::current_process();
+/// assert_eq!((main.name(), main.pid()), ("MainProcess", std::process::id()));
+/// ```
 #[derive(Clone, Debug)]
 pub struct CurrentProcess {
     identity: &'static Identity,
 }
 
 /// Describes the process that started the one that asks; see [`CurrentProcess::parent`].
+///
+/// # Examples
+///
+/// ```
+/// use multiprocess::{Process, current_process};
+///
+/// let child = Process::spawn((), |()| current_process().parent())?;
+/// let parent = child.join()?.unwrap();
+/// assert_eq!((parent.name(), parent.pid()), ("MainProcess", std::process::id()));
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentProcess {
     name: String,
@@ -99,21 +117,45 @@ pub fn current_process() -> CurrentProcess {
 
 impl CurrentProcess {
     /// Returns the name: `MainProcess` for the first process of a program.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiprocess::current_process().name(), "MainProcess");
+    /// ```
     pub fn name(&self) -> &str {
         &self.identity.name
     }
 
     /// Returns the process id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiprocess::current_process().pid(), std::process::id());
+    /// ```
     pub fn pid(&self) -> u32 {
         identity::pid()
     }
 
     /// Tells whether the process ends with the one that started it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!multiprocess::current_process().is_daemon());
+    /// ```
     pub fn is_daemon(&self) -> bool {
         self.identity.is_daemon
     }
 
     /// Returns the process that started this one; `None` in the first process of a program.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiprocess::current_process().parent(), None);
+    /// ```
     pub fn parent(&self) -> Option<ParentProcess> {
         self.identity.parent.clone()
     }
@@ -121,11 +163,31 @@ impl CurrentProcess {
 
 impl ParentProcess {
     /// Returns its name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, current_process};
+    ///
+    /// let child = Process::spawn((), |()| current_process().parent().map(|parent| parent.name().to_owned()))?;
+    /// assert_eq!(child.join()?.as_deref(), Some("MainProcess"));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns its process id, as of when this process was started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, current_process};
+    ///
+    /// let child = Process::spawn((), |()| current_process().parent().map(|parent| parent.pid()))?;
+    /// assert_eq!(child.join()?, Some(std::process::id()));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pid(&self) -> u32 {
         self.pid
     }

@@ -104,6 +104,16 @@ impl<T: Portable> Process<T> {
     /// # Errors
     ///
     /// Where the arguments cannot be encoded, or the system refuses a process; the error names the limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((20, 22), |(a, b): (i32, i32)| a + b)?;
+    /// assert_eq!(child.join()?, 42);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn spawn<A, F>(args: A, f: F) -> Result<Process<T>>
     where
         A: Portable,
@@ -119,6 +129,18 @@ impl<T: Portable> Process<T> {
     ///
     /// A [`TaskError`] that says what became of the function: it panicked, its process died under it, or the result could
     /// not be encoded there or decoded here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::spawn((), |()| if true { std::process::exit(7) } else { 1 })?;
+    /// let error = child.join().unwrap_err();
+    /// assert!(error.is_crash());
+    /// assert_eq!(error.exit_status().and_then(|status| status.code()), Some(7));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn join(self) -> Result<T, TaskError> {
         let mut child = self.child.into_inner();
         if let Err(error) = child.wait(Deadline::NEVER) {
@@ -131,26 +153,71 @@ impl<T: Portable> Process<T> {
 
 impl<T> Process<T> {
     /// Returns the name: as given, or `Process-N`, or `Process-N:M` for the M-th child of the N-th.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let child = multiprocess::Process::builder().name("reader").spawn((), |()| ())?;
+    /// assert_eq!(child.name(), "reader");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the process id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let child = multiprocess::Process::spawn((), |()| std::process::id())?;
+    /// let pid = child.pid();
+    /// assert_eq!(child.join()?, pid);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Tells whether the process is still running.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| loop { std::thread::park() })?;
+    /// assert!(child.is_alive());
+    /// child.kill()?;
+    /// child.wait()?;
+    /// assert!(!child.is_alive());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_alive(&self) -> bool {
         !self.child.lock().has_ended()
     }
 
     /// Tells whether the process ends with this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let child = multiprocess::Process::builder().daemon(true).spawn((), |()| ())?;
+    /// assert!(child.is_daemon());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_daemon(&self) -> bool {
         self.is_daemon
     }
 
     /// Returns how the process ended; `None` while it runs, and where nobody is left who knows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| std::process::exit(3))?;
+    /// child.wait()?;
+    /// assert_eq!(child.exit_status().and_then(|status| status.code()), Some(3));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn exit_status(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock();
         child.look();
@@ -162,6 +229,15 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// Where nobody is left who knows how it ended: the fork server was killed before it could report.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| ())?;
+    /// assert!(child.wait()?.success());
+    /// assert!(child.wait()?.success());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn wait(&mut self) -> Result<ExitStatus> {
         match self.wait_until(Deadline::NEVER)? {
             Some(status) => Ok(status),
@@ -174,6 +250,18 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// As [`wait`](Process::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| loop { std::thread::park() })?;
+    /// assert_eq!(child.wait_timeout(Duration::from_millis(1))?, None);
+    /// child.kill()?;
+    /// assert!(child.wait_timeout(Duration::from_secs(60))?.is_some());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn wait_timeout(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         self.wait_until(Deadline::after(limit))
     }
@@ -183,6 +271,17 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// Where the kernel refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| loop { std::thread::park() })?;
+    /// child.terminate()?;
+    /// assert_eq!(child.wait()?.signal(), Some(15));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn terminate(&self) -> Result<()> {
         self.process
             .terminate()
@@ -194,6 +293,17 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// Where the kernel refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| loop { std::thread::park() })?;
+    /// child.interrupt()?;
+    /// assert_eq!(child.wait()?.signal(), Some(2));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn interrupt(&self) -> Result<()> {
         self.process
             .interrupt()
@@ -205,6 +315,17 @@ impl<T> Process<T> {
     /// # Errors
     ///
     /// Where the kernel refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// let mut child = multiprocess::Process::<()>::spawn((), |()| loop { std::thread::park() })?;
+    /// child.kill()?;
+    /// assert_eq!(child.wait()?.signal(), Some(9));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn kill(&self) -> Result<()> {
         self.process
             .kill()
@@ -243,6 +364,16 @@ impl<T> Process<T> {
 
 impl Process {
     /// Starts to describe a process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::builder().name("square").daemon(true).spawn(7, |n: u32| n * n)?;
+    /// assert_eq!(child.join()?, 49);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn builder() -> ProcessBuilder {
         ProcessBuilder::default()
     }
@@ -250,24 +381,65 @@ impl Process {
 
 impl ProcessBuilder {
     /// Names the process; the kernel shows the first 15 bytes in `ps` and `top`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, current_process};
+    ///
+    /// let child = Process::builder().name("reader").spawn((), |()| current_process().name().to_owned())?;
+    /// assert_eq!(child.join()?, "reader");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> ProcessBuilder {
         self.name = Some(name.into());
         self
     }
 
     /// Sets whether the process ends with this one, however this one ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, current_process};
+    ///
+    /// let child = Process::builder().daemon(true).spawn((), |()| current_process().is_daemon())?;
+    /// assert!(child.join()?);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn daemon(mut self, daemon: bool) -> ProcessBuilder {
         self.is_daemon = daemon;
         self
     }
 
     /// Sets how the process comes to be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, StartMethod};
+    ///
+    /// let child = Process::builder().start_method(StartMethod::Spawn).spawn(4, |n: u32| n + 1)?;
+    /// assert_eq!(child.join()?, 5);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn start_method(mut self, method: StartMethod) -> ProcessBuilder {
         self.method = method;
         self
     }
 
     /// Sets a variable in the environment of the process alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::builder().env("LEVEL", "3").spawn((), |()| std::env::var("LEVEL").ok())?;
+    /// assert_eq!(child.join()?.as_deref(), Some("3"));
+    /// assert!(std::env::var("LEVEL").is_err());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> ProcessBuilder {
         self.variables
             .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
@@ -275,6 +447,19 @@ impl ProcessBuilder {
     }
 
     /// Sets the size in bytes of the stack that the function runs on. It then runs on a thread of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// fn depth(n: u64) -> u64 {
+    ///     if n == 0 { 0 } else { 1 + std::hint::black_box(depth(n - 1)) }
+    /// }
+    /// let child = Process::builder().stack_size(256 << 20).spawn(100_000, depth)?;
+    /// assert_eq!(child.join()?, 100_000);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> ProcessBuilder {
         self.stack_size = Some(bytes as u64);
         self
@@ -285,6 +470,16 @@ impl ProcessBuilder {
     /// # Errors
     ///
     /// As [`Process::spawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::Process;
+    ///
+    /// let child = Process::builder().name("sum").spawn(vec![1, 2, 3], |all: Vec<u32>| all.iter().sum::<u32>())?;
+    /// assert_eq!(child.join()?, 6);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn spawn<A, T, F>(self, args: A, f: F) -> Result<Process<T>>
     where
         A: Portable,
@@ -300,6 +495,30 @@ impl ProcessBuilder {
     /// # Errors
     ///
     /// As [`Process::spawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Process, Run};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Greeter {
+    ///     whom: String,
+    /// }
+    ///
+    /// impl Run for Greeter {
+    ///     type Output = String;
+    ///
+    ///     fn run(self) -> String {
+    ///         format!("hello, {}", self.whom)
+    ///     }
+    /// }
+    ///
+    /// let child = Process::builder().name("greeter").start(Greeter { whom: "you".into() })?;
+    /// assert_eq!(child.join()?, "hello, you");
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn start<R: Run>(self, process: R) -> Result<Process<R::Output>> {
         self.launch(&process, describe_call(|process: R| process.run()))
     }

@@ -15,6 +15,15 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 /// Starts processes that may borrow; given to the closure of [`scope`].
+///
+/// # Examples
+///
+/// ```
+/// let words = ["two", "three"];
+/// let lengths = multiprocess::scope(|s| words.map(|word| s.spawn(move || word.len()).join()));
+/// // Refused where other threads run, as beside a test.
+/// assert!(lengths.is_err() || lengths.is_ok_and(|lengths| lengths == [Ok(3), Ok(5)]));
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     slots: RefCell<Vec<Rc<Slot>>>,
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -22,6 +31,17 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 /// A process of a [`scope`], and what its closure will return.
+///
+/// # Examples
+///
+/// ```
+/// // Refused where other threads run, as beside a test.
+/// let done = multiprocess::scope(|s| {
+///     let child = s.spawn(|| 6 * 7);
+///     assert_eq!(child.join(), Ok(42));
+/// });
+/// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+/// ```
 pub struct ScopedProcess<R> {
     name: String,
     pid: Option<u32>,
@@ -79,6 +99,17 @@ pub fn scope<'env, T>(f: impl for<'s> FnOnce(&'s Scope<'s, 'env>) -> T) -> Resul
 
 impl<'scope> Scope<'scope, '_> {
     /// Forks a process that runs `f`. That it could not be started is told by [`join`](ScopedProcess::join).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| std::process::id());
+    ///     assert_ne!(child.join(), Ok(std::process::id()));
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn spawn<F, R>(&'scope self, f: F) -> ScopedProcess<R>
     where
         F: FnOnce() -> R + 'scope,
@@ -109,6 +140,17 @@ impl<R: Portable> ScopedProcess<R> {
     ///
     /// What became of it: it could not be started, it panicked, its process died under it, or the result could not be
     /// encoded there or decoded here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| std::process::exit(2));
+    ///     assert!(child.join().map(|(): ()| ()).unwrap_err().is_crash());
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn join(self) -> Result<R, TaskError> {
         let system = |why: String| TaskError::new(TaskErrorKind::System, why);
         match self.slot.0.take() {
@@ -125,16 +167,52 @@ impl<R: Portable> ScopedProcess<R> {
 
 impl<R> ScopedProcess<R> {
     /// Returns the name: `Process-N`, or `Process-N:M` for the M-th child of the N-th.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| ());
+    ///     assert!(child.name().starts_with("Process-"));
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the process id; `None` where the process could not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| std::process::id());
+    ///     let pid = child.pid();
+    ///     assert_eq!(child.join().ok(), pid);
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
     /// Tells whether the process is still running.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| loop { std::thread::park() });
+    ///     assert!(child.is_alive());
+    ///     child.kill().unwrap();
+    ///     assert!(child.join().map(|(): ()| ()).is_err());
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn is_alive(&self) -> bool {
         matches!(&*self.slot.0.borrow(), Some(Ok(child)) if !child.has_ended())
     }
@@ -144,6 +222,18 @@ impl<R> ScopedProcess<R> {
     /// # Errors
     ///
     /// Where the kernel refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // Refused where other threads run, as beside a test.
+    /// let done = multiprocess::scope(|s| {
+    ///     let child = s.spawn(|| loop { std::thread::park() });
+    ///     child.kill().unwrap();
+    ///     assert!(child.join().map(|(): ()| ()).unwrap_err().is_crash());
+    /// });
+    /// assert!(done.is_ok() || done.is_err_and(|error| error.to_string().contains("other threads run")));
+    /// ```
     pub fn kill(&self) -> Result<()> {
         match &*self.slot.0.borrow() {
             Some(Ok(child)) => child

@@ -53,6 +53,17 @@ pub struct Array<T> {
 
 /// Holds the lock of an [`Array`], and a copy of its values. When it is dropped, the array is as the copy is, at once. A copy
 /// that was not changed is not written back, nor is one in whose time the thread began to panic.
+///
+/// # Examples
+///
+/// ```
+/// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+/// let mut guard = array.lock();
+/// guard.reverse();
+/// drop(guard);
+/// assert_eq!(array.to_vec(), [3, 2, 1]);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[must_use = "the lock is given back when this is dropped"]
 pub struct ArrayGuard<'a, T: Pod> {
     values: Vec<T>,
@@ -68,6 +79,14 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// Where the system has no memory or no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::<f64>::new(2)?;
+    /// assert_eq!(array.to_vec(), [0.0, 0.0]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new(len: usize) -> Result<Array<T>> {
         let room = Array::<T>::room_for(len).ok_or_else(|| {
             let why = format!("{len} values are more than there is memory for");
@@ -85,6 +104,14 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// As [`Array::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// assert_eq!(array.to_vec(), [1, 2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn from_slice(values: &[T]) -> Result<Array<T>> {
         let array = Array::new(values.len())?;
         array.write(0, values);
@@ -92,11 +119,27 @@ impl<T: Pod> Array<T> {
     }
 
     /// Returns how many values it has.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// assert_eq!(array.len(), 3);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Returns whether it has none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// assert!(!array.is_empty());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -120,6 +163,17 @@ impl<T: Pod> Array<T> {
     }
 
     /// As [`lock`](Array::lock), at once or not at all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// let guard = array.lock();
+    /// assert!(array.try_lock().is_none());
+    /// drop(guard);
+    /// assert!(array.try_lock().is_some());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn try_lock(&self) -> Option<ArrayGuard<'_, T>> {
         Some(self.guard(self.twin().try_lock()?))
     }
@@ -148,6 +202,14 @@ impl<T: Pod> Array<T> {
     /// # Panics
     ///
     /// As [`lock`](Array::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// assert_eq!((array.get(2), array.get(3)), (Some(3), None));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn get(&self, index: usize) -> Option<T> {
         if index >= self.len {
             return None;
@@ -162,6 +224,15 @@ impl<T: Pod> Array<T> {
     /// # Panics
     ///
     /// Where the array ends before; as [`lock`](Array::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// array.set(0, 7);
+    /// assert_eq!(array.get(0), Some(7));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn set(&self, index: usize, value: T) {
         self.write(index, &[value]);
     }
@@ -192,6 +263,15 @@ impl<T: Pod> Array<T> {
     /// # Panics
     ///
     /// Where the array ends before; as [`lock`](Array::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// array.write(1, &[8, 9]);
+    /// assert_eq!(array.to_vec(), [1, 8, 9]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn write(&self, start: usize, values: &[T]) {
         self.check(start, values.len());
         self.hold()
@@ -203,6 +283,14 @@ impl<T: Pod> Array<T> {
     /// # Panics
     ///
     /// As [`lock`](Array::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiprocess::Array::from_slice(&[1, 2, 3])?;
+    /// assert_eq!(array.to_vec(), [1, 2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn to_vec(&self) -> Vec<T> {
         let mut values = bytemuck::zeroed_vec(self.len);
         self.read(0, &mut values);

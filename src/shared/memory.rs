@@ -69,6 +69,16 @@ impl SharedMemory {
     ///
     /// Where the name is taken (`raw_os_error` is `EEXIST`), empty, longer than 255 bytes, `.` or `..`, or has a slash or
     /// a NUL in it; where `len` is 0; where the system has no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let name = format!("doc-create-{}", std::process::id());
+    /// let block = multiprocess::SharedMemory::create(&name, 16)?;
+    /// assert!(multiprocess::SharedMemory::create(&name, 16).is_err());
+    /// assert_eq!(block.len(), 16);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn create(name: &str, len: usize) -> Result<SharedMemory> {
         let operation = || format!("cannot create shared memory {name:?}");
         check_name(name).map_err(|why| Error::refused(operation(), why))?;
@@ -85,6 +95,16 @@ impl SharedMemory {
     ///
     /// Where there is none (`raw_os_error` is `ENOENT`) or this user may not open it; where it is empty, as it is for a
     /// moment while it is created; where the name can be none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let name = format!("doc-open-{}", std::process::id());
+    /// let block = multiprocess::SharedMemory::create(&name, 16)?;
+    /// block.write(0, &[7_u64])?;
+    /// assert_eq!(multiprocess::SharedMemory::open(&name)?.read_value::<u64>(0)?, 7);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn open(name: &str) -> Result<SharedMemory> {
         let operation = || format!("cannot open shared memory {name:?}");
         check_name(name).map_err(|why| Error::refused(operation(), why))?;
@@ -108,11 +128,29 @@ impl SharedMemory {
     }
 
     /// Returns the name, as Python has it: without a slash.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let name = format!("doc-name-{}", std::process::id());
+    /// let block = multiprocess::SharedMemory::create(&name, 16)?;
+    /// assert_eq!(block.name(), name);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.block.name
     }
 
     /// Returns how many bytes it had when it was created or opened here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let name = format!("doc-len-{}", std::process::id());
+    /// let block = multiprocess::SharedMemory::create(&name, 16)?;
+    /// assert_eq!(block.len(), 16);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[allow(
         clippy::len_without_is_empty,
         reason = "a block is never empty, so the question does not arise"
@@ -149,6 +187,16 @@ impl SharedMemory {
     /// # Errors
     ///
     /// As [`read`](SharedMemory::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let name = format!("doc-value-{}", std::process::id());
+    /// let block = multiprocess::SharedMemory::create(&name, 16)?;
+    /// block.write(4, &[-1_i32])?;
+    /// assert_eq!(block.read_value::<i32>(4)?, -1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn read_value<T: Pod>(&self, offset: usize) -> Result<T> {
         let mut value = [T::zeroed()];
         self.read(offset, &mut value)?;

@@ -52,6 +52,16 @@ pub struct Value<T> {
 }
 
 /// The integers: what [`Value::fetch_add`] and its like work on.
+///
+/// # Examples
+///
+/// ```
+/// fn count_down<T: multiprocess::Integer>(value: &multiprocess::Value<T>, by: T) -> T {
+///     value.fetch_sub(by)
+/// }
+/// assert_eq!(count_down(&multiprocess::Value::new(7_u16)?, 2), 7);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 pub trait Integer: Pod + sealed::Sealed {
     #[doc(hidden)]
     fn plus(self, other: Self) -> Self;
@@ -86,6 +96,14 @@ impl<T: Pod> Value<T> {
     /// # Errors
     ///
     /// Where the system has no memory or no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let half = multiprocess::Value::new(0.5)?;
+    /// assert_eq!(half.get(), 0.5);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new(value: T) -> Result<Value<T>> {
         let made = Value {
             slot: allocate("shared value", Value::<T>::ROOM)?,
@@ -96,6 +114,14 @@ impl<T: Pod> Value<T> {
     }
 
     /// Returns the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let value = multiprocess::Value::new([1_u64, 2, 3])?;
+    /// assert_eq!(value.get(), [1, 2, 3]);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn get(&self) -> T {
         match self.word() {
@@ -105,6 +131,15 @@ impl<T: Pod> Value<T> {
     }
 
     /// Replaces the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let value = multiprocess::Value::new(1)?;
+    /// value.set(2);
+    /// assert_eq!(value.get(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn set(&self, value: T) {
         match self.word() {
@@ -116,6 +151,15 @@ impl<T: Pod> Value<T> {
     }
 
     /// Replaces the value; returns what it was before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let value = multiprocess::Value::new(1)?;
+    /// assert_eq!(value.swap(2), 1);
+    /// assert_eq!(value.get(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn swap(&self, value: T) -> T {
         match self.word() {
@@ -214,6 +258,15 @@ impl<T: Integer> Value<T> {
     }
 
     /// Subtracts from the value, wrapping around; returns what it was before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let value = multiprocess::Value::new(1_u8)?;
+    /// assert_eq!(value.fetch_sub(2), 1);
+    /// assert_eq!(value.get(), 255);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn fetch_sub(&self, other: T) -> T {
         match self.whole_word() {
@@ -247,6 +300,16 @@ impl<T: Integer + Ord> Value<T> {
     }
 
     /// Replaces the value by `other` if that is smaller; returns what it was before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lowest = multiprocess::Value::new(3)?;
+    /// lowest.fetch_min(1);
+    /// lowest.fetch_min(2);
+    /// assert_eq!(lowest.get(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn fetch_min(&self, other: T) -> T {
         self.update(|value| value.min(other))

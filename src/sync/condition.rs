@@ -97,6 +97,17 @@ pub struct Condition {
 }
 
 /// Tells whether a wait ended because its time was over; see [`Condition::wait_timeout`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let (lock, condition) = (multiprocess::Lock::new(())?, multiprocess::Condition::new()?);
+/// let (_guard, result) = condition.wait_timeout(lock.lock()?, Duration::from_millis(1))?;
+/// assert!(result.timed_out());
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitTimeoutResult {
     timed_out: bool,
@@ -104,6 +115,17 @@ pub struct WaitTimeoutResult {
 
 impl WaitTimeoutResult {
     /// Returns whether the time was over, and no notification came before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (lock, condition) = (multiprocess::Lock::new(())?, multiprocess::Condition::new()?);
+    /// let (_guard, result) = condition.wait_timeout(lock.lock()?, Duration::from_millis(1))?;
+    /// assert!(result.timed_out());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn timed_out(&self) -> bool {
         self.timed_out
     }

@@ -50,6 +50,22 @@ impl<G: Guard> OwnerDied<G> {
     }
 
     /// Takes the lock over, as it is; from now on all is as before that death.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiprocess::{Lock, Process};
+    ///
+    /// let lock = Lock::new(1_u32)?;
+    /// let child: Process = Process::spawn(lock.clone(), |lock: Lock<u32>| {
+    ///     let _guard = lock.lock();
+    ///     std::process::abort()
+    /// })?;
+    /// assert!(child.join().is_err());
+    /// let guard = lock.lock().unwrap_or_else(|died| died.into_guard());
+    /// assert_eq!(*guard, 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn into_guard(self) -> G {
         let mut guard = self.guard;
         guard.recover();

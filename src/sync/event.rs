@@ -55,6 +55,14 @@ impl Event {
     /// # Errors
     ///
     /// Where the system has no memory or no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiprocess::Event::new()?;
+    /// assert!(!event.is_set());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new() -> Result<Event> {
         Ok(Event {
             word: Unowned::new("shared event")?,
@@ -62,6 +70,15 @@ impl Event {
     }
 
     /// Sets it, and wakes all who wait. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiprocess::Event::new()?;
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn set(&self) {
         let _covered = self.word.cover();
         let set = |now| match now & IS_SET {
@@ -73,17 +90,49 @@ impl Event {
     }
 
     /// Makes it unset, for those who wait from now on. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiprocess::Event::new()?;
+    /// event.set();
+    /// event.clear();
+    /// assert!(!event.is_set());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn clear(&self) {
         self.word.state().fetch_and(!IS_SET, SeqCst);
     }
 
     /// Returns whether it is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiprocess::Event::new()?;
+    /// let clone = event.clone();
+    /// clone.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn is_set(&self) -> bool {
         self.word.state().load(SeqCst) & IS_SET != 0
     }
 
     /// Blocks until it is set; returns at once if it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiprocess::Event::new()?;
+    /// let clone = event.clone();
+    /// let thread = std::thread::spawn(move || clone.set());
+    /// event.wait();
+    /// assert!(event.is_set());
+    /// thread.join().unwrap();
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn wait(&self) {
         if !self.is_set() {

@@ -71,6 +71,17 @@ pub struct Lock<T: Pod = ()> {
 }
 
 /// Has the value of a [`Lock`] until it is dropped. It stays on the thread that took it.
+///
+/// # Examples
+///
+/// ```
+/// let lock = multiprocess::Lock::new(1)?;
+/// let mut guard = lock.lock()?;
+/// *guard += 1;
+/// drop(guard);
+/// assert_eq!(*lock.lock()?, 2);
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[must_use = "the lock is given up when this is dropped"]
 pub struct LockGuard<'a, T: Pod = ()> {
     lock: &'a Lock<T>,

@@ -57,6 +57,17 @@ pub struct RLock {
 }
 
 /// Holds an [`RLock`] until it is dropped, and the others that this thread has of it as well. It stays on that thread.
+///
+/// # Examples
+///
+/// ```
+/// let lock = multiprocess::RLock::new()?;
+/// let outer = lock.lock()?;
+/// let inner = lock.lock()?;
+/// drop((inner, outer));
+/// assert!(!lock.is_locked());
+/// # Ok::<(), multiprocess::Error>(())
+/// ```
 #[must_use = "the lock is given up when this is dropped"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,

@@ -68,6 +68,14 @@ impl Semaphore {
     /// # Errors
     ///
     /// Where `value` is above 2,147,483,647; where the system has no memory or no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::Semaphore::new(2)?;
+    /// assert_eq!(two.value(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new(value: usize) -> Result<Semaphore> {
         Ok(Semaphore {
             permits: permits(value)?,
@@ -75,12 +83,30 @@ impl Semaphore {
     }
 
     /// Takes a permit; blocks as long as there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::Semaphore::new(2)?;
+    /// two.acquire();
+    /// assert_eq!(two.value(), 1);
+    /// two.release()?;
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn acquire(&self) {
         self.permits.take(Deadline::NEVER);
     }
 
     /// Takes a permit if there is one; returns whether.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::Semaphore::new(2)?;
+    /// assert!(two.try_acquire() && two.try_acquire() && !two.try_acquire());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     #[must_use = "without a permit one may not go on"]
     pub fn try_acquire(&self) -> bool {
@@ -88,6 +114,16 @@ impl Semaphore {
     }
 
     /// Takes a permit; blocks for no longer than `limit`. Returns whether it has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let none = multiprocess::Semaphore::new(0)?;
+    /// assert!(!none.acquire_timeout(Duration::from_millis(1)));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     #[must_use = "without a permit one may not go on"]
     pub fn acquire_timeout(&self, limit: Duration) -> bool {
@@ -99,12 +135,30 @@ impl Semaphore {
     /// # Errors
     ///
     /// Where there are 2,147,483,647 already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let signals = multiprocess::Semaphore::new(0)?;
+    /// signals.release()?;
+    /// assert!(signals.try_acquire());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn release(&self) -> Result<()> {
         release(&self.permits, PERMITS_MAX)
     }
 
     /// Returns how many permits there are. Others may take or add some at any time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::Semaphore::new(2)?;
+    /// two.acquire();
+    /// assert_eq!(two.value(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn value(&self) -> usize {
         self.permits.free()
     }
@@ -116,6 +170,14 @@ impl BoundedSemaphore {
     /// # Errors
     ///
     /// As [`Semaphore::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::BoundedSemaphore::new(2)?;
+    /// assert_eq!(two.value(), 2);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn new(value: usize) -> Result<BoundedSemaphore> {
         Ok(BoundedSemaphore {
             permits: permits(value)?,
@@ -124,12 +186,30 @@ impl BoundedSemaphore {
     }
 
     /// Takes a permit; blocks as long as there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::BoundedSemaphore::new(2)?;
+    /// two.acquire();
+    /// assert_eq!(two.value(), 1);
+    /// two.release()?;
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn acquire(&self) {
         self.permits.take(Deadline::NEVER);
     }
 
     /// Takes a permit if there is one; returns whether.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::BoundedSemaphore::new(2)?;
+    /// assert!(two.try_acquire() && two.try_acquire() && !two.try_acquire());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     #[must_use = "without a permit one may not go on"]
     pub fn try_acquire(&self) -> bool {
@@ -137,6 +217,16 @@ impl BoundedSemaphore {
     }
 
     /// Takes a permit; blocks for no longer than `limit`. Returns whether it has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let none = multiprocess::BoundedSemaphore::new(0)?;
+    /// assert!(!none.acquire_timeout(Duration::from_millis(1)));
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     #[must_use = "without a permit one may not go on"]
     pub fn acquire_timeout(&self, limit: Duration) -> bool {
@@ -148,12 +238,31 @@ impl BoundedSemaphore {
     /// # Errors
     ///
     /// Where all permits are there already: somebody has released without having acquired.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let one = multiprocess::BoundedSemaphore::new(1)?;
+    /// one.acquire();
+    /// one.release()?;
+    /// assert!(one.release().is_err());
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     #[inline]
     pub fn release(&self) -> Result<()> {
         release(&self.permits, self.initial)
     }
 
     /// Returns how many permits there are. Others may take or give back some at any time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let two = multiprocess::BoundedSemaphore::new(2)?;
+    /// two.acquire();
+    /// assert_eq!(two.value(), 1);
+    /// # Ok::<(), multiprocess::Error>(())
+    /// ```
     pub fn value(&self) -> usize {
         self.permits.free()
     }

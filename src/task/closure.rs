@@ -138,6 +138,13 @@ impl<A: 'static, R: 'static> Closure<A, R> {
     }
 
     /// Calls it, here and now, in this process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let double = multiprocess::Closure::new(|n: u32| 2 * n);
+    /// assert_eq!(double.call(4), 8);
+    /// ```
     pub fn call(&self, argument: A) -> R {
         self.bound.call(argument)
     }
