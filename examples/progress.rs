@@ -1,10 +1,12 @@
 //! Progress is shown while a pool works, and what fails is counted.
 //!
 //! `imap_unordered` hands out each outcome as it finishes, so that there is something to show at once. See a line for
-//! each tenth of the work, then what failed and the sum of the rest; with a terminal, a bar on one line.
+//! each tenth of the work, then what failed and the sum of the rest. With the feature `progress` and a terminal, the
+//! job draws a bar of its own instead, with rate, time left and failures.
 //!
 //! ```text
 //! cargo run --example progress
+//! cargo run --example progress --features progress
 //! ```
 
 use multiprocess::{Pool, Result};
@@ -23,24 +25,19 @@ fn work(n: u64) -> u64 {
 
 fn main() -> Result<()> {
     let pool = Pool::builder().workers(2).build()?;
-    let is_terminal = io::stdout().is_terminal();
+    let job = pool.job();
+    #[cfg(feature = "progress")]
+    let job = job.progress("working");
+    let has_bar = cfg!(feature = "progress") && io::stderr().is_terminal();
     let (mut sum, mut failures) = (0, Vec::new());
-    for (done, (_item, outcome)) in (1..).zip(pool.imap_unordered(0..ITEMS, work)) {
+    for (done, (_item, outcome)) in (1..).zip(job.imap_unordered(0..ITEMS, work)) {
         match outcome {
             Ok(n) => sum += n,
             Err(error) => failures.push(error),
         }
-        if is_terminal {
-            print!(
-                "\r[{:<20}] {done} of {ITEMS}",
-                "#".repeat(done * 20 / ITEMS as usize)
-            );
-        } else if done as u64 % (ITEMS / 10) == 0 {
+        if !has_bar && done % (ITEMS / 10) == 0 {
             println!("{done} of {ITEMS} done");
         }
-    }
-    if is_terminal {
-        println!();
     }
     println!("sum: {sum}");
     failures.sort_by_key(|error| error.item());
