@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+/// How often it is looked once more whether something came while the descriptor was being cleared.
+const ROUNDS_TO_ARM: usize = 16;
+
 /// The receiving side, for any number of threads.
 #[derive(Debug)]
 pub(crate) struct Inlet {
@@ -146,6 +149,7 @@ impl Inlet {
         let (socket, event) = {
             let mut state = self.state.lock();
             let receiving = here(&mut state)?;
+            receiving.ring_if_owed()?;
             receiving.peer.sleeper.announce(true, 0);
             if receiving.has_data() {
                 receiving.peer.sleeper.awake();
@@ -219,7 +223,8 @@ impl Inlet {
             (Arc::clone(peer.socket()), Arc::clone(peer.event()))
         };
         let mut is_armed = false;
-        loop {
+        // A peer that goes on sending parts of a long message must not keep us here.
+        for _ in 0..ROUNDS_TO_ARM {
             let had_data = receiving.has_data();
             if !matches!(receiving.front(), Ok(Front::Nothing)) {
                 return watched.set(&event);
@@ -235,6 +240,8 @@ impl Inlet {
             }
             is_armed = true;
         }
+        // It may be readable with nothing to receive: whoever looks has this done again.
+        watched.set(&event);
     }
 
     /// Takes the side out, to send it elsewhere.

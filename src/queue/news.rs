@@ -13,13 +13,26 @@ impl Core {
     /// Closes the queue, for everybody.
     pub(crate) fn close(&self) {
         let ledger = self.ledger();
+        // First: whoever puts descriptors after this goes on with closing, if we are killed.
+        self.letters.end();
         self.event.add(1);
         if robust::prepare().is_err() {
             // Without memory for this thread: who sleeps already is woken by the next one who comes.
             return ledger.close();
         }
-        ledger.get_side().announce(|| ledger.close());
+        // Inside one side, and with the other's word pending: if we are killed, the kernel wakes one on each, who passes it
+        // on. Who holds a side up for long is not waited for.
+        if let Some(putting) = ledger.put_side().try_enter() {
+            ledger.get_side().announce(|| ledger.close());
+            putting.leave(|| true);
+        } else if let Some(getting) = ledger.get_side().try_enter() {
+            ledger.put_side().announce(|| ledger.close());
+            getting.leave(|| true);
+        } else {
+            ledger.get_side().announce(|| ledger.close());
+        }
         self.pass_closing_on();
+        self.settle_if_needed();
     }
 
     /// Does what follows from closing. Whoever closed may have died before it.
@@ -70,13 +83,21 @@ impl Core {
         if self.has_news() {
             return true;
         }
-        if self.ledger().watched() > 0 && robust::prepare().is_ok() {
-            self.settle();
-        }
+        self.settle_if_needed();
         false
     }
 
-    /// Takes off what the event says too much, if nothing is in the queue.
+    /// Where deaths may have left something, settles it; see there.
+    pub(crate) fn settle_if_needed(&self) {
+        let ledger = self.ledger();
+        let may_need = ledger.watched() > 0 || (ledger.is_lettered() && ledger.is_littered());
+        if may_need && robust::prepare().is_ok() {
+            self.settle();
+        }
+    }
+
+    /// Takes off what the event says too much, and closes descriptors of messages that did not come, if nothing is in the
+    /// queue.
     #[cold]
     pub(crate) fn settle(&self) {
         let ledger = self.ledger();
@@ -84,7 +105,11 @@ impl Core {
             return;
         };
         if let Some(putting) = ledger.put_side().try_enter() {
-            if ledger.len() == 0 && !ledger.is_closed() {
+            if ledger.len() == 0 && ledger.is_lettered() && ledger.is_littered() {
+                self.letters.empty();
+                ledger.set_emptied();
+            }
+            if ledger.watched() > 0 && ledger.len() == 0 && !ledger.is_closed() {
                 let mut taken = 0;
                 while taken < SETTLE_MAX && self.event.take() {
                     taken += 1;
@@ -93,7 +118,7 @@ impl Core {
                     self.event.add(1);
                 }
             }
-            putting.leave(|| self.has_room_for(0) || ledger.is_closed());
+            putting.leave(|| self.has_room() || ledger.is_closed());
         }
         getting.leave(|| self.has_news());
     }
