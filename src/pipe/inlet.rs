@@ -215,7 +215,7 @@ impl Inlet {
             return;
         };
         let mut state = self.state.lock();
-        let Some(receiving) = &mut *state else {
+        let Ok(receiving) = here(&mut state) else {
             return;
         };
         let (socket, event) = {
@@ -247,7 +247,11 @@ impl Inlet {
     /// Takes the side out, to send it elsewhere.
     pub(crate) fn depart(&self) -> Result<(Receiving, Inbox), Failure> {
         let mut turn = self.turn.try_lock().ok_or(Failure::InUse)?;
-        let mut receiving = self.state.lock().take().ok_or(Failure::Moved)?;
+        let mut receiving = {
+            let mut state = self.state.lock();
+            here(&mut state)?;
+            state.take().ok_or(Failure::Moved)?
+        };
         if let Some(watched) = self.watch.get() {
             watched.leave(receiving.peer.socket(), receiving.peer.event());
             receiving.peer.sleeper.awake();
@@ -271,8 +275,15 @@ impl Inlet {
     }
 }
 
+/// The side, if it is here: it has not moved, and no copy that a fork made has been used since.
+#[inline]
 fn here(state: &mut Option<Receiving>) -> Result<&mut Receiving, Failure> {
-    state.as_mut().ok_or(Failure::Moved)
+    let receiving = state.as_mut().ok_or(Failure::Moved)?;
+    if receiving.peer.sleeper.is_ours() {
+        Ok(receiving)
+    } else {
+        Err(Failure::Forked)
+    }
 }
 
 impl Turn {

@@ -30,8 +30,8 @@ const CAPACITY: usize = 4 << 20;
 /// does not stop another from sending.
 ///
 /// When an end is dropped, or the process in which it lives dies, the other end receives what was sent, and then
-/// [`is_closed`](Error::is_closed). Where this process forks by itself, both have the end from then on: one of the two must
-/// leave it alone.
+/// [`is_closed`](Error::is_closed). Where this process forks, by itself or for a [`scope`](crate::scope), both have a copy of
+/// the end from then on: the first of the two that uses it has it, and for the other each use is an error.
 ///
 /// # Examples
 ///

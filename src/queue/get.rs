@@ -33,6 +33,10 @@ impl Core {
     pub(crate) fn get(&self, short: &mut [u8; SHORT], limit: Limit) -> Result<Message, Failure> {
         let ledger = self.ledger();
         let is_there = || self.has_news();
+        if !is_there() && ledger.is_lettered() {
+            // What a putter that died has left in the socket is closed before this one sleeps.
+            self.settle_if_needed();
+        }
         let entered = self.enter_when(ledger.get_side(), is_there, &self.spin_to_get, limit);
         let inside = match entered {
             Ok(inside) => inside,
