@@ -183,9 +183,9 @@ impl<R: Portable> Receiver<R> {
         }
         let mut bytes = SCRATCH.take();
         bytes.clear();
-        let value = self.take(&mut bytes, limit).and_then(|descriptors| {
-            value::unpack(&bytes, descriptors).map_err(unreceived)
-        });
+        let value = self
+            .take(&mut bytes, limit)
+            .and_then(|descriptors| value::unpack(&bytes, descriptors).map_err(unreceived));
         if bytes.capacity() <= SCRATCH_MAX {
             SCRATCH.set(bytes);
         }
