@@ -5,6 +5,7 @@
 mod common;
 
 use common::alone::{in_own_process, test_path};
+use common::unsafely::in_fork;
 use common::{LIMIT, LONG_LIMIT, each_method, each_method_alone, within};
 use multiprocess::{Pipe, Process, Receiver, Sender, StartMethod};
 use serde::{Deserialize, Serialize};
@@ -785,6 +786,42 @@ fn a_reader_that_sleeps_uses_no_processor() {
                 "{micros} us of a processor in a second asleep"
             );
         });
+    });
+}
+
+#[test]
+fn of_two_copies_that_a_fork_made_the_first_to_be_used_is_the_end() {
+    let test = test_path(
+        module_path!(),
+        "of_two_copies_that_a_fork_made_the_first_to_be_used_is_the_end",
+    );
+    in_own_process(&test, LIMIT, || {
+        let (here, there) = Pipe::<u32>::pair().unwrap();
+        here.send(1).unwrap();
+        // A copy that is not used changes nothing.
+        assert_eq!(in_fork(|| {}), 0);
+        here.send(2).unwrap();
+        // One that is, is the end from then on.
+        assert_eq!(in_fork(|| here.send(3).unwrap()), 0);
+        let second = in_fork(|| {
+            let refused = here.send(4).unwrap_err();
+            assert!(!refused.is_closed() && !refused.is_full(), "{refused}");
+        });
+        assert_eq!(second, 0);
+        let refused = here.send(5).unwrap_err();
+        assert!(!refused.is_closed() && !refused.is_full(), "{refused}");
+        assert!(here.try_recv().unwrap_err().is_empty(), "its other half");
+        let received = (0..3).map(|_| there.recv().unwrap());
+        assert_eq!(received.collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(there.try_recv().unwrap_err().is_empty());
+
+        let (here, there) = Pipe::<u32>::pair().unwrap();
+        (0..3).for_each(|number| here.send(number).unwrap());
+        assert_eq!(in_fork(|| assert_eq!(there.recv().unwrap(), 0)), 0);
+        let refused = there.recv().unwrap_err();
+        assert!(!refused.is_closed() && !refused.is_empty(), "{refused}");
+        let (carrier, _other) = Pipe::<Pipe<u32>>::pair().unwrap();
+        assert!(carrier.send(there).is_err(), "nor does it move");
     });
 }
 

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{LONG_LIMIT, each_method_alone};
+use common::each_method_alone;
 use multiprocess::{Pipe, Process, StartMethod};
 use serde::{Deserialize, Serialize};
 use std::env;
@@ -92,7 +92,10 @@ fn start<A: multiprocess::Portable>(
         .unwrap()
 }
 
-each_method_alone!(killed_while_sending, LONG_LIMIT, |method| {
+/// `LONG_LIMIT` is too short for these when they are scaled up.
+const SCALED_LIMIT: Duration = Duration::from_secs(7200);
+
+each_method_alone!(killed_while_sending, SCALED_LIMIT, |method| {
     let mut random = Random::new("killed while sending");
     let mut tally = Tally::default();
     for _ in 0..kills() {
@@ -131,7 +134,7 @@ each_method_alone!(killed_while_sending, LONG_LIMIT, |method| {
     eprintln!("killed while sending by {method:?}: {tally:?}");
 });
 
-each_method_alone!(killed_while_receiving, LONG_LIMIT, |method| {
+each_method_alone!(killed_while_receiving, SCALED_LIMIT, |method| {
     let mut random = Random::new("killed while receiving");
     let mut tally = Tally::default();
     for _ in 0..kills() {
@@ -177,7 +180,7 @@ each_method_alone!(killed_while_receiving, LONG_LIMIT, |method| {
     eprintln!("killed while receiving by {method:?}: {tally:?}");
 });
 
-each_method_alone!(killed_while_pipes_travel, LONG_LIMIT, |method| {
+each_method_alone!(killed_while_pipes_travel, SCALED_LIMIT, |method| {
     let mut random = Random::new("killed while pipes travel");
     let mut arrived = 0;
     for _ in 0..kills() {

@@ -402,3 +402,39 @@ each_method_alone!(
         }
     }
 );
+
+each_method_alone!(
+    who_waits_to_put_is_told_of_a_close_that_was_killed,
+    SCALED_LIMIT,
+    |method| {
+        let mut random = Random::new();
+        let mut ear = Ear::new();
+        let mut closed = 0;
+        for _ in 0..20 * scale() {
+            let queue = Queue::<u64>::bounded(1).unwrap();
+            queue.put(1).unwrap();
+            let putter = start(method, queue.clone(), |queue: Queue<u64>| {
+                queue.put(2).unwrap_err().is_closed()
+            });
+            let mut closer = start(
+                method,
+                (queue.clone(), ear.path()),
+                |(queue, ear): (Queue<u64>, PathBuf)| {
+                    say(&ear, "closes");
+                    queue.close();
+                },
+            );
+            ear.hear();
+            thread::sleep(Duration::from_micros(random.below(60)));
+            closer.kill().unwrap();
+            closer.wait().unwrap();
+            if queue.is_closed() {
+                closed += 1;
+            } else {
+                queue.close();
+            }
+            assert!(putter.join().unwrap());
+        }
+        println!("{closed} of {} were closed by who was killed", 20 * scale());
+    }
+);

@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Closed,
     #[error("the pipe's end has moved to another process")]
     Moved,
+    #[error("the pipe's end is used by another process, which has it from a fork")]
+    Forked,
     #[error("another thread of this process waits on it")]
     InUse,
     #[error("a message of {0} bytes never fits into the pipe as a whole")]

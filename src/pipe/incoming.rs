@@ -26,6 +26,8 @@ pub(crate) struct Receiving {
     long: Option<Long>,
     /// Of the message that was taken last: its number among those with descriptors, and how many it has.
     letter: Option<(u64, u64)>,
+    /// The other side sleeps for room that there is, and could not be rung at.
+    owes_bell: bool,
 }
 
 /// What a receiving side is made of when it arrives.
@@ -74,6 +76,7 @@ impl Receiving {
             peer: Peer::new(parts.socket, parts.event, sleeper),
             long: parts.long,
             letter: None,
+            owes_bell: false,
         })
     }
 
@@ -150,7 +153,7 @@ impl Receiving {
                 (Part::Whole, None) => return self.front(),
                 _ => return Err(Corrupt.into()),
             }
-            self.release()?;
+            self.release();
         }
         let is_whole = self.long.as_ref().is_some_and(|long| long.is_whole);
         Ok(if is_whole {
@@ -193,7 +196,7 @@ impl Receiving {
         } else {
             head.discard(&mut self.ring);
         }
-        self.release()?;
+        self.release();
         reserved.map_err(|_| Failure::NoMemory(head.length as u64))
     }
 
@@ -211,7 +214,7 @@ impl Receiving {
         if let Front::Frame(head) = front {
             self.set_letter(head.opening);
             head.take_into(&mut self.ring, buffer);
-            self.release()?;
+            self.release();
         } else {
             let bytes = self.take_long()?;
             buffer
@@ -244,9 +247,22 @@ impl Receiving {
     }
 
     #[inline]
-    fn release(&mut self) -> io::Result<()> {
+    fn release(&mut self) {
         if self.ring.release() {
+            self.owes_bell = true;
+        }
+        if self.owes_bell {
+            // Where the system has no memory for it just now, the message that was taken is not to be lost for that.
+            let _later = self.ring_if_owed();
+        }
+    }
+
+    /// Rings for room, if that could not be done before. Whoever is about to sleep must know that it is done: the other
+    /// side may sleep as well.
+    pub(crate) fn ring_if_owed(&mut self) -> io::Result<()> {
+        if self.owes_bell {
             self.peer.ring_for_room()?;
+            self.owes_bell = false;
         }
         Ok(())
     }

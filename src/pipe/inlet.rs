@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+/// How often it is looked once more whether something came while the descriptor was being cleared.
+const ROUNDS_TO_ARM: usize = 16;
+
 /// The receiving side, for any number of threads.
 #[derive(Debug)]
 pub(crate) struct Inlet {
@@ -146,6 +149,7 @@ impl Inlet {
         let (socket, event) = {
             let mut state = self.state.lock();
             let receiving = here(&mut state)?;
+            receiving.ring_if_owed()?;
             receiving.peer.sleeper.announce(true, 0);
             if receiving.has_data() {
                 receiving.peer.sleeper.awake();
@@ -211,7 +215,7 @@ impl Inlet {
             return;
         };
         let mut state = self.state.lock();
-        let Some(receiving) = &mut *state else {
+        let Ok(receiving) = here(&mut state) else {
             return;
         };
         let (socket, event) = {
@@ -219,7 +223,8 @@ impl Inlet {
             (Arc::clone(peer.socket()), Arc::clone(peer.event()))
         };
         let mut is_armed = false;
-        loop {
+        // A peer that goes on sending parts of a long message must not keep us here.
+        for _ in 0..ROUNDS_TO_ARM {
             let had_data = receiving.has_data();
             if !matches!(receiving.front(), Ok(Front::Nothing)) {
                 return watched.set(&event);
@@ -235,12 +240,18 @@ impl Inlet {
             }
             is_armed = true;
         }
+        // It may be readable with nothing to receive: whoever looks has this done again.
+        watched.set(&event);
     }
 
     /// Takes the side out, to send it elsewhere.
     pub(crate) fn depart(&self) -> Result<(Receiving, Inbox), Failure> {
         let mut turn = self.turn.try_lock().ok_or(Failure::InUse)?;
-        let mut receiving = self.state.lock().take().ok_or(Failure::Moved)?;
+        let mut receiving = {
+            let mut state = self.state.lock();
+            here(&mut state)?;
+            state.take().ok_or(Failure::Moved)?
+        };
         if let Some(watched) = self.watch.get() {
             watched.leave(receiving.peer.socket(), receiving.peer.event());
             receiving.peer.sleeper.awake();
@@ -264,8 +275,15 @@ impl Inlet {
     }
 }
 
+/// The side, if it is here: it has not moved, and no copy that a fork made has been used since.
+#[inline]
 fn here(state: &mut Option<Receiving>) -> Result<&mut Receiving, Failure> {
-    state.as_mut().ok_or(Failure::Moved)
+    let receiving = state.as_mut().ok_or(Failure::Moved)?;
+    if receiving.peer.sleeper.is_ours() {
+        Ok(receiving)
+    } else {
+        Err(Failure::Forked)
+    }
 }
 
 impl Turn {

@@ -115,7 +115,9 @@ impl Outlet {
     /// Takes the side out, to send it elsewhere.
     pub(crate) fn depart(&self) -> Result<Sending, Failure> {
         let _turn = self.turn.try_lock().ok_or(Failure::InUse)?;
-        self.state.lock().take().ok_or(Failure::Moved)
+        let mut state = self.state.lock();
+        here(&mut state)?;
+        state.take().ok_or(Failure::Moved)
     }
 
     /// Puts a side back that was not sent after all.
@@ -124,8 +126,15 @@ impl Outlet {
     }
 }
 
+/// The side, if it is here: it has not moved, and no copy that a fork made has been used since.
+#[inline]
 fn here(state: &mut Option<Sending>) -> Result<&mut Sending, Failure> {
-    state.as_mut().ok_or(Failure::Moved)
+    let sending = state.as_mut().ok_or(Failure::Moved)?;
+    if sending.peer.sleeper.is_ours() {
+        Ok(sending)
+    } else {
+        Err(Failure::Forked)
+    }
 }
 
 fn out_of_time(limit: Limit) -> Failure {

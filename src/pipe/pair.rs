@@ -30,8 +30,8 @@ const CAPACITY: usize = 4 << 20;
 /// does not stop another from sending.
 ///
 /// When an end is dropped, or the process in which it lives dies, the other end receives what was sent, and then
-/// [`is_closed`](Error::is_closed). Where this process forks by itself, both have the end from then on: one of the two must
-/// leave it alone.
+/// [`is_closed`](Error::is_closed). Where this process forks, by itself or for a [`scope`](crate::scope), both have a copy of
+/// the end from then on: the first of the two that uses it has it, and for the other each use is an error.
 ///
 /// # Examples
 ///
@@ -402,6 +402,8 @@ impl<S, R> fmt::Debug for Pipe<S, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipe::frame::Head;
+    use crate::sys::descriptor::null_device;
     use crate::sys::memory::SealedMemory;
     use std::sync::atomic::Ordering;
     use std::thread;
@@ -475,6 +477,37 @@ mod tests {
             });
         }
         assert!(failed > 0, "nothing was hit");
+    }
+
+    #[test]
+    fn a_message_is_not_lost_when_its_sender_cannot_be_rung_at() {
+        let lanes = Lanes::create(PAGE).unwrap();
+        let (mut ring, mut sleeper) = lanes.writer(Lane::Forth, 0, 0).unwrap();
+        for byte in 0..2 {
+            let bytes = [byte; 2000];
+            assert!(Head::plain(2000).put(&mut ring, &bytes).unwrap());
+        }
+        sleeper.announce(false, 1000);
+        // No bell can be sent into this.
+        let device = Arc::new(null_device().unwrap());
+        let parts = ReceivingParts {
+            memory: Arc::new(lanes.memory().unwrap()),
+            socket: Arc::clone(&device),
+            event: Arc::new(OwnedFd::from(Wake::new().unwrap())),
+            lane: Lane::Forth,
+            head: 0,
+            sleep: 0,
+            long: None,
+        };
+        let mut receiving = Receiving::new(&lanes, parts).unwrap();
+        for byte in 0..2 {
+            let mut taken = [9; 2000];
+            let front = receiving.front().unwrap();
+            assert_eq!(receiving.take_into(front, &mut taken).unwrap(), 2000);
+            assert_eq!(taken, [byte; 2000]);
+        }
+        let refused = receiving.ring_if_owed();
+        assert!(refused.is_err(), "the sender sleeps on, and nobody is told");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::pipe::inlet::Inlet;
 use crate::pipe::limit::Limit;
 use crate::pipe::travel;
 use crate::task::Portable;
-use crate::wire::{codec, plain, value};
+use crate::wire::{plain, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
@@ -260,22 +260,44 @@ impl<R: Portable> Receiver<R> {
             let descriptors = self.take(&mut bytes, limit)?;
             return value::unpack_owned(bytes, descriptors).map_err(unreceived);
         }
+        if let Some(size) = plain::number_size::<R>() {
+            return self.recv_number(size, limit);
+        }
         let mut bytes = SCRATCH.take();
         bytes.clear();
-        let value = self.take(&mut bytes, limit).and_then(|descriptors| {
-            let value = if plain::number_size::<R>().is_some() {
-                codec::decode(&bytes)
-            } else {
-                value::unpack(&bytes, descriptors)
-            };
-            value.map_err(unreceived)
-        });
+        let value = self
+            .take(&mut bytes, limit)
+            .and_then(|descriptors| value::unpack(&bytes, descriptors).map_err(unreceived));
         if bytes.capacity() <= SCRATCH_MAX {
             SCRATCH.set(bytes);
         }
         value
     }
+
+    /// Receives a number, which is its own encoding, without a buffer on the way.
+    #[inline]
+    fn recv_number(&self, size: usize, limit: Limit) -> Result<R> {
+        let mut short = [0; NUMBER_MAX];
+        let mut other = None;
+        let take = |receiving: &mut Receiving, front: Front| {
+            if receiving.length(front) == size as u64 {
+                return receiving.take_into(front, &mut short[..size]).map(drop);
+            }
+            receiving.take(front, other.insert(Vec::new()))
+        };
+        self.inlet
+            .receive(limit, take)
+            .map_err(Failure::of_receiving)?;
+        let number = match other {
+            None => plain::number_from(&short[..size]),
+            Some(_) => None,
+        };
+        number.ok_or_else(|| unreceived("a message is no number of this type".into()))
+    }
 }
+
+/// The bytes of the longest number.
+const NUMBER_MAX: usize = 16;
 
 thread_local! {
     /// Where short messages wait to be decoded. Whoever uses it takes it away meanwhile.

@@ -6,8 +6,7 @@ use crate::pipe::limit::Limit;
 use crate::pipe::outlet::{Outbound, Outlet};
 use crate::pipe::travel;
 use crate::task::Portable;
-use crate::wire::handles::Enclosed;
-use crate::wire::{codec, plain, value};
+use crate::wire::{plain, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
@@ -162,7 +161,8 @@ impl<S: Portable> Sender<S> {
 
     #[inline]
     fn send_ref(&self, value: &S, limit: Limit) -> Result<()> {
-        if let Some(bytes) = plain::raw_bytes(value) {
+        let plain = plain::number_bytes(value).or_else(|| plain::raw_bytes(value));
+        if let Some(bytes) = plain {
             let message = Outbound {
                 bytes,
                 descriptors: &[],
@@ -175,12 +175,7 @@ impl<S: Portable> Sender<S> {
         let mut bytes = SCRATCH.take();
         bytes.clear();
         // What the user's own `Serialize` does happens here, before anything of the pipe is locked.
-        let packed = if plain::number_size::<S>().is_some() {
-            codec::encode(value, &mut bytes).map(|()| Enclosed::default())
-        } else {
-            value::pack(value, &mut bytes)
-        };
-        let result = match packed {
+        let result = match value::pack(value, &mut bytes) {
             Err(why) => Err(unsent(why)),
             Ok(enclosed) => {
                 let message = Outbound {

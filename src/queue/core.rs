@@ -30,7 +30,7 @@
 
 use crate::deadline::Deadline;
 use crate::queue::ledger::{Corrupt, Ledger};
-use crate::queue::letters::{Letters, RECORDS_MAX};
+use crate::queue::letters::Letters;
 use crate::queue::store::{NEAR, Store, Window};
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::poll::{self, Counter};
@@ -180,14 +180,9 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn has_room_for(&self, records: u64) -> bool {
-        let ledger = self.ledger();
-        // Unbounded, and most of the time: no look at the other side.
-        let has_room = self.capacity == u64::MAX || ledger.len() < self.capacity;
-        has_room
-            && (records == 0
-                || ledger.records().saturating_add(records) <= RECORDS_MAX
-                || ledger.len() == 0)
+    pub(crate) fn has_room(&self) -> bool {
+        // Unbounded: no look at the other side.
+        self.capacity == u64::MAX || self.ledger().len() < self.capacity
     }
 
     /// Nothing is in the queue, and this is inside the put side: what comes next stands at the start.

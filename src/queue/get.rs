@@ -2,7 +2,7 @@
 
 use crate::queue::core::{Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
-use crate::queue::letters::{Missing, records_of};
+use crate::queue::letters::Missing;
 use crate::queue::store::NEAR;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,13 +33,17 @@ impl Core {
     pub(crate) fn get(&self, short: &mut [u8; SHORT], limit: Limit) -> Result<Message, Failure> {
         let ledger = self.ledger();
         let is_there = || self.has_news();
+        if !is_there() && ledger.is_lettered() {
+            // What a putter that died has left in the socket is closed before this one sleeps.
+            self.settle_if_needed();
+        }
         let entered = self.enter_when(ledger.get_side(), is_there, &self.spin_to_get, limit);
         let inside = match entered {
             Ok(inside) => inside,
             Err(failure) => {
                 let is_empty = matches!(failure, Failure::NotNow | Failure::Timeout);
-                if is_empty && ledger.watched() > 0 {
-                    self.settle();
+                if is_empty {
+                    self.settle_if_needed();
                 }
                 return Err(failure);
             }
@@ -78,7 +82,7 @@ impl Core {
         let descriptors = self.descriptors_of(letter, count)?;
         let end = at + (next - head);
         self.give_back(head, end, base);
-        if self.capacity == u64::MAX && !ledger.is_lettered() {
+        if self.capacity == u64::MAX {
             // Nobody waits for room.
             ledger.take(got, next);
         } else {
@@ -87,7 +91,6 @@ impl Core {
         self.start_again_if_empty(got, end);
         if count > 0 {
             self.letters.discard(letter);
-            ledger.remove_records(records_of(count as usize));
         }
         if ledger.watched() > 0 {
             self.event.take();
@@ -183,7 +186,7 @@ impl Core {
             if ledger.got() == put {
                 self.start_again(ledger.tail(put));
             }
-            putting.leave(|| self.has_room_for(0) || ledger.is_closed());
+            putting.leave(|| self.has_room() || ledger.is_closed());
         }
     }
 }

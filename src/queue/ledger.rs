@@ -12,7 +12,7 @@
 //! | `HIGH` | the put side | up to where memory has been written since it was last given back |
 //! | `GOT`, `HEADS[g % 2]` | the get side | likewise: where message `g` stands |
 //! | `PUNCHED` | the get side | up to which position memory has been given back |
-//! | `RECORDS` | anywhere | about how many records with descriptors are in the socket |
+//! | `EMPTIED` | both sides | what `LETTERS` was when the socket was last emptied |
 //! | `DONE` | anywhere, by compare-and-swap | how many messages are done with |
 //! | `WATCHED`, `LETTERED` | anywhere; they only grow | how far it is watched; whether descriptors were ever put |
 //!
@@ -56,7 +56,7 @@ const PUNCHED: usize = 296;
 const DONE_SIDE: usize = 384;
 const DONE: usize = 400;
 
-const RECORDS: usize = 512;
+const EMPTIED: usize = 304;
 
 /// Another process has written what no sound one would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,26 +230,19 @@ impl<'a> Ledger<'a> {
         letter
     }
 
-    pub(crate) fn records(self) -> u64 {
-        self.word(RECORDS).load(Ordering::Acquire)
+    /// Whether the socket may hold descriptors of messages that did not come, or are gone: numbers were given since it was
+    /// last emptied.
+    pub(crate) fn is_littered(self) -> bool {
+        self.word(LETTERS).load(Ordering::Relaxed) != self.word(EMPTIED).load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add_records(self, count: u64) {
-        self.word(RECORDS).fetch_add(count, Ordering::AcqRel);
+    /// The socket has been emptied, inside both sides.
+    pub(crate) fn set_emptied(self) {
+        let letters = self.word(LETTERS).load(Ordering::Relaxed);
+        self.word(EMPTIED).store(letters, Ordering::Relaxed);
     }
 
-    pub(crate) fn remove_records(self, count: u64) {
-        let records = self.word(RECORDS);
-        let _changed = records.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            Some(now.saturating_sub(count))
-        });
-    }
-
-    pub(crate) fn reset_records(self) {
-        self.word(RECORDS).store(0, Ordering::Release);
-    }
-
-    /// Whether descriptors were ever put, so that who puts may wait for what stands before them.
+    /// Whether descriptors were ever put.
     #[inline]
     pub(crate) fn is_lettered(self) -> bool {
         self.word(LETTERED).load(Ordering::SeqCst) != 0

@@ -6,13 +6,15 @@
 //!
 //! | died | leaves | which |
 //! |---|---|---|
-//! | putting, before it was published | records of a message that does not come | are passed over by the next one with descriptors, and by who finds the socket full |
+//! | putting, before it was published | records of a message that does not come | are passed over by the next one with descriptors, and taken out by who finds the queue empty |
 //! | getting, before the message was taken | all as it was; perhaps the peeks half-way, which each one rewinds | |
 //! | getting, after that | records of a message that is gone | are passed over likewise |
 //!
 //! Numbers tell: what comes before the records of the message at hand is of one that is gone. One side puts and one gets at a
 //! time, so records stand in the order of their messages.
 
+use crate::deadline::Deadline;
+use crate::sys::poll;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Part, Patience};
 use bytemuck::{Pod, Zeroable};
 use std::io;
@@ -21,9 +23,6 @@ use std::sync::Arc;
 
 /// The most descriptors that one message has.
 pub(crate) const LETTER_MAX: usize = 4096;
-
-/// How many records may be in the socket: fewer than fit, in the smallest buffer that is usual.
-pub(crate) const RECORDS_MAX: u64 = 64;
 
 /// What stands in a record.
 #[repr(C)]
@@ -40,11 +39,6 @@ pub(crate) enum Missing {
     Gone,
     /// They are, but this process may open no more, or the system refuses.
     Refused(io::Error),
-}
-
-/// How many records that many descriptors take.
-pub(crate) fn records_of(descriptors: usize) -> u64 {
-    descriptors.div_ceil(DESCRIPTORS_MAX) as u64
 }
 
 /// The two ends.
@@ -89,6 +83,21 @@ impl Letters {
             *sent += some.len();
         }
         Ok(())
+    }
+
+    /// Waits until the socket has taken enough out to take records again, until it has ended, or until the deadline.
+    pub(crate) fn wait_for_room(&self, deadline: Deadline) -> io::Result<()> {
+        poll::writable_until(self.way_in.as_fd(), deadline)
+    }
+
+    /// Ends the socket, for every process: nothing is sent any more, and who waits for room is woken. What is in it stays.
+    pub(crate) fn end(&self) {
+        socket::end(self.way_in.as_fd());
+    }
+
+    /// Empties the socket. Inside both sides, with no message to be got.
+    pub(crate) fn empty(&self) {
+        self.discard_while(|_| true);
     }
 
     /// Copies the descriptors of a message, which stay in the socket. Inside the get side.

@@ -13,13 +13,26 @@ impl Core {
     /// Closes the queue, for everybody.
     pub(crate) fn close(&self) {
         let ledger = self.ledger();
+        // First: whoever puts descriptors after this goes on with closing, if we are killed.
+        self.letters.end();
         self.event.add(1);
         if robust::prepare().is_err() {
             // Without memory for this thread: who sleeps already is woken by the next one who comes.
             return ledger.close();
         }
-        ledger.get_side().announce(|| ledger.close());
+        // Inside one side, and with the other's word pending: if we are killed, the kernel wakes one on each, who passes it
+        // on. Who holds a side up for long is not waited for.
+        if let Some(putting) = ledger.put_side().try_enter() {
+            ledger.get_side().announce(|| ledger.close());
+            putting.leave(|| true);
+        } else if let Some(getting) = ledger.get_side().try_enter() {
+            ledger.put_side().announce(|| ledger.close());
+            getting.leave(|| true);
+        } else {
+            ledger.get_side().announce(|| ledger.close());
+        }
         self.pass_closing_on();
+        self.settle_if_needed();
     }
 
     /// Does what follows from closing. Whoever closed may have died before it.
@@ -70,13 +83,21 @@ impl Core {
         if self.has_news() {
             return true;
         }
-        if self.ledger().watched() > 0 && robust::prepare().is_ok() {
-            self.settle();
-        }
+        self.settle_if_needed();
         false
     }
 
-    /// Takes off what the event says too much, if nothing is in the queue.
+    /// Where deaths may have left something, settles it; see there.
+    pub(crate) fn settle_if_needed(&self) {
+        let ledger = self.ledger();
+        let may_need = ledger.watched() > 0 || (ledger.is_lettered() && ledger.is_littered());
+        if may_need && robust::prepare().is_ok() {
+            self.settle();
+        }
+    }
+
+    /// Takes off what the event says too much, and closes descriptors of messages that did not come, if nothing is in the
+    /// queue.
     #[cold]
     pub(crate) fn settle(&self) {
         let ledger = self.ledger();
@@ -84,7 +105,11 @@ impl Core {
             return;
         };
         if let Some(putting) = ledger.put_side().try_enter() {
-            if ledger.len() == 0 && !ledger.is_closed() {
+            if ledger.len() == 0 && ledger.is_lettered() && ledger.is_littered() {
+                self.letters.empty();
+                ledger.set_emptied();
+            }
+            if ledger.watched() > 0 && ledger.len() == 0 && !ledger.is_closed() {
                 let mut taken = 0;
                 while taken < SETTLE_MAX && self.event.take() {
                     taken += 1;
@@ -93,8 +118,85 @@ impl Core {
                     self.event.add(1);
                 }
             }
-            putting.leave(|| self.has_room_for(0) || ledger.is_closed());
+            putting.leave(|| self.has_room() || ledger.is_closed());
         }
         getting.leave(|| self.has_news());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::core::Limit;
+    use crate::queue::get::SHORT;
+    use crate::sys::poll::is_hung_up;
+    use crate::sys::socket::record_pair;
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    /// What a putter leaves that is killed before it publishes.
+    fn die_while_putting(core: &Core, descriptor: OwnedFd) {
+        let ledger = core.ledger();
+        let putting = ledger.put_side().try_enter().unwrap();
+        ledger.set_lettered();
+        let letter = ledger.next_letter();
+        let descriptors = [Arc::new(descriptor)];
+        core.letters.send(letter, &descriptors, &mut 0).unwrap();
+        putting.leave(|| true);
+    }
+
+    #[test]
+    fn descriptors_of_a_message_that_did_not_come_are_closed_by_who_finds_nothing() {
+        robust::prepare().unwrap();
+        let core = Core::create(u64::MAX).unwrap();
+        let (kept, given) = record_pair().unwrap();
+        let limits = [
+            Limit::Now,
+            Limit::Until(Deadline::after(Duration::from_millis(1))),
+        ];
+        for (limit, given) in limits.into_iter().zip([given.try_clone().unwrap(), given]) {
+            die_while_putting(&core, given);
+            core.put(b"x", &[], Limit::Now).unwrap();
+            assert!(core.get(&mut [0; SHORT], Limit::Now).is_ok());
+            assert!(!is_hung_up(kept.as_fd()).unwrap());
+            assert!(core.get(&mut [0; SHORT], limit).is_err());
+        }
+        assert!(is_hung_up(kept.as_fd()).unwrap());
+        let (kept, given) = record_pair().unwrap();
+        die_while_putting(&core, given);
+        core.close();
+        assert!(is_hung_up(kept.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn who_puts_descriptors_goes_on_with_closing_that_was_begun() {
+        let core = Core::create(u64::MAX).unwrap();
+        core.letters.end();
+        core.put(b"x", &[], Limit::Now).unwrap();
+        let (_kept, given) = record_pair().unwrap();
+        let refused = core.put(b"y", &[Arc::new(given)], Limit::Now);
+        assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
+        assert!(core.is_closed() && core.len() == 1);
+    }
+
+    #[test]
+    fn who_waits_for_room_for_descriptors_is_woken_by_a_get_and_by_closing() {
+        let core = Core::create(u64::MAX).unwrap();
+        let descriptors = [Arc::new(record_pair().unwrap().0)];
+        while core.put(b"x", &descriptors, Limit::Now).is_ok() {}
+        let put = || core.put(b"y", &descriptors, Limit::Until(Deadline::NEVER));
+        thread::scope(|scope| {
+            let putter = scope.spawn(put);
+            while !putter.is_finished() {
+                core.get(&mut [0; SHORT], Limit::Now).unwrap();
+            }
+            putter.join().unwrap().unwrap();
+            while core.put(b"x", &descriptors, Limit::Now).is_ok() {}
+            let putter = scope.spawn(put);
+            core.close();
+            assert!(matches!(putter.join().unwrap(), Err(Failure::Closed)));
+        });
     }
 }

@@ -3,16 +3,14 @@
 use crate::deadline::Deadline;
 use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
-use crate::queue::letters::{LETTER_MAX, records_of};
+use crate::queue::letters::LETTER_MAX;
+use crate::sys::socket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A queue that is empty starts again when it has come so far.
 const REWIND: u64 = 256 << 10;
-
-/// How long one waits before it looks again whether descriptors fit.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(1);
 
 impl Core {
     /// Puts one message.
@@ -26,31 +24,27 @@ impl Core {
             return Err(Failure::TooManyDescriptors);
         }
         let ledger = self.ledger();
-        let records = records_of(descriptors.len());
-        // One condition for all who wait here: each wakes one, and whoever is woken must be able to go on or to pass it on.
-        let is_there = || self.has_room_for(0) || ledger.is_closed();
+        let is_there = || self.has_room() || ledger.is_closed();
         loop {
             let inside = self.enter_when(ledger.put_side(), is_there, &self.spin_to_put, limit)?;
             let placed = if ledger.is_closed() {
                 Err(Failure::Closed)
-            } else if self.has_room_for(records) {
-                self.place(bytes, descriptors)
             } else {
-                Ok(false)
+                self.place(bytes, descriptors)
             };
             inside.leave(is_there);
             if placed? {
                 return Ok(());
             }
-            // The socket is full of what others have put. Who takes records out of it tells nobody.
             let Limit::Until(deadline) = limit else {
                 return Err(Failure::NotNow);
             };
-            let left = deadline.remaining().unwrap_or(RETRY);
-            if left.is_zero() {
+            if deadline.has_passed() {
                 return Err(Failure::Timeout);
             }
-            std::thread::sleep(left.min(RETRY));
+            // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and
+            // so does closing.
+            self.letters.wait_for_room(deadline)?;
         }
     }
 
@@ -71,9 +65,12 @@ impl Core {
                 return Err(Failure::NoRoom);
             }
         }
+        self.store
+            .write(at + HEADER as u64, bytes, &self.put_window)?;
         let letter = if descriptors.is_empty() {
             0
         } else {
+            // As late as can be: what the socket holds of a message that does not come stays there for a while.
             match self.send_letter(descriptors)? {
                 Some(letter) => letter,
                 None => return Ok(false),
@@ -84,13 +81,8 @@ impl Core {
         header[8..16].copy_from_slice(&(descriptors.len() as u64).to_ne_bytes());
         header[16..].copy_from_slice(&letter.to_ne_bytes());
         self.store.write(at, &header, &self.put_window)?;
-        self.store
-            .write(at + HEADER as u64, bytes, &self.put_window)?;
         if at + taken > ledger.high() {
             ledger.set_high(at + taken);
-        }
-        if !descriptors.is_empty() {
-            ledger.add_records(records_of(descriptors.len()));
         }
         if ledger.watched() > 0 {
             self.event.add(1);
@@ -125,23 +117,38 @@ impl Core {
         ledger.set_lettered();
         let letter = ledger.next_letter();
         let mut sent = 0;
-        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        match self.letters.send(letter, descriptors, &mut sent) {
-            Err(error) if is_full(&error) => {}
-            result => return Ok(result.map(|()| Some(letter))?),
-        }
-        if ledger.len() > 0 {
-            return Ok(None);
+        match self.try_letter(letter, descriptors, &mut sent)? {
+            true => return Ok(Some(letter)),
+            false if ledger.len() > 0 => return Ok(None),
+            false => {}
         }
         // All but our own is left over from processes that have died.
         let deadline = Deadline::after(BUSY);
         let getting = ledger.get_side().enter(deadline).ok_or(Failure::Timeout)?;
         self.letters.discard_others(letter);
-        ledger.reset_records();
         getting.leave(|| self.has_news());
-        match self.letters.send(letter, descriptors, &mut sent) {
-            Err(error) if is_full(&error) => Err(Failure::TooManyDescriptors),
-            result => Ok(result.map(|()| Some(letter))?),
+        match self.try_letter(letter, descriptors, &mut sent)? {
+            true => Ok(Some(letter)),
+            false => Err(Failure::TooManyDescriptors),
+        }
+    }
+
+    /// Returns whether the socket had room for all of it.
+    fn try_letter(
+        &self,
+        letter: u64,
+        descriptors: &[Arc<OwnedFd>],
+        sent: &mut usize,
+    ) -> Result<bool, Failure> {
+        match self.letters.send(letter, descriptors, sent) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if socket::is_gone(&error) => {
+                // Who closes ends the socket first, and may have been killed after it.
+                self.close();
+                Err(Failure::Closed)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }

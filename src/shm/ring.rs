@@ -11,11 +11,12 @@
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
 //! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
 //! | `PROCESSOR` | it rings: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `CLAIM` | it has moved, or is used for the first time since a fork of its process: counts these | by nobody; copies of it that a fork made find that they are no longer it |
 //! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
 //!
 //! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
-//! other stores that word, fences, and looks at `ASLEEP`. Of two processes that both store, then fence, then load, at least
-//! one sees the other's store: either the sleeper sees the news and does not sleep, or the other sees the sleeper
+//! other exchanges that word and looks at `ASLEEP`, both sequentially consistent, which orders as a fence between them would. Of
+//! two processes that both store, then fence, then load, at least one sees the other's store: either the sleeper sees the news and does not sleep, or the other sees the sleeper
 //! and rings. It rings once for each number of a sleep and each reason, so a sleeper that is slow to wake is not rung at
 //! again.
 //!
@@ -25,6 +26,7 @@
 //! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
 //! memory tells the survivor.
 
+use crate::sys::forks;
 use crate::sys::identity;
 use crate::sys::memory::{Mapping, ReadOnlyMapping};
 use std::sync::Arc;
@@ -41,6 +43,7 @@ const ASLEEP: usize = 384;
 const ROOM_WANTED: usize = 392;
 const LEFT: usize = 400;
 const PROCESSOR: usize = 408;
+const CLAIM: usize = 416;
 const NOTE: usize = 512;
 const MOMENT: usize = 520;
 const RING: usize = PAGE;
@@ -89,6 +92,27 @@ impl Note {
     pub(crate) fn of_peer(peer: &ReadOnlyMapping) -> u64 {
         peer.load(NOTE, Ordering::Acquire)
     }
+}
+
+/// A place in a ring that is behind its end by less than its length.
+#[inline]
+fn around(at: usize, capacity: u64) -> usize {
+    let capacity = capacity as usize;
+    if at >= capacity { at - capacity } else { at }
+}
+
+/// How many copies of its socket the other has closed.
+#[inline]
+fn left(peer: &ReadOnlyMapping) -> u64 {
+    peer.load(LEFT, Ordering::Acquire)
+}
+
+/// Whether the other last rang on this very processor: while one spins there, it could not go on. One that never rang is not
+/// worth the question where we are.
+#[inline]
+fn shares_processor(peer: &ReadOnlyMapping) -> bool {
+    let theirs = peer.load(PROCESSOR, Ordering::Relaxed);
+    theirs != 0 && theirs == identity::processor()
 }
 
 /// The writing side of a ring.
@@ -161,10 +185,7 @@ impl Outgoing {
     #[inline]
     fn advance(&mut self, len: usize) {
         self.tail += len as u64;
-        self.at += len;
-        if self.at >= self.capacity as usize {
-            self.at -= self.capacity as usize;
-        }
+        self.at = around(self.at + len, self.capacity);
     }
 
     /// Bytes that could be put when the other's words were last looked at.
@@ -197,10 +218,9 @@ impl Outgoing {
         }
         self.tail_shown = self.tail;
         self.has_news = true;
-        // Publishes the bytes above. Pairs with the acquire in `look_for_data`.
-        self.own.word(TAIL).store(self.tail, Ordering::Release);
-        // Pairs with the fence in `Sleeper::announce`.
-        fence(Ordering::SeqCst);
+        // Publishes the bytes above. Pairs with the acquire in `look_for_data`, and, before the load in `owes_bell`, with the
+        // fence in `Sleeper::announce`. One exchange costs less than a store and a fence.
+        self.own.word(TAIL).swap(self.tail, Ordering::SeqCst);
     }
 
     /// Whether the other sleeps for what was shown and has not been rung at for it. Whoever asks rings.
@@ -209,7 +229,7 @@ impl Outgoing {
         if !std::mem::take(&mut self.has_news) {
             return false;
         }
-        let asleep = self.peer.load(ASLEEP, Ordering::Acquire);
+        let asleep = self.peer.load(ASLEEP, Ordering::SeqCst);
         if asleep & FOR_DATA == 0 || asleep & !REASONS == self.rung {
             return false;
         }
@@ -225,12 +245,12 @@ impl Outgoing {
     /// How many copies of its socket the other has closed.
     #[inline]
     pub(crate) fn peer_left(&self) -> u64 {
-        self.peer.load(LEFT, Ordering::Acquire)
+        left(&self.peer)
     }
 
     /// Whether the other last rang on this very processor: while one spins there, it could not go on.
     pub(crate) fn shares_processor(&self) -> bool {
-        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
+        shares_processor(&self.peer)
     }
 }
 
@@ -296,10 +316,7 @@ impl Incoming {
     /// Copies the bytes that stand `ahead` of those to be taken next; they are not taken. As many must be available.
     #[inline]
     pub(crate) fn peek(&self, ahead: usize, into: &mut [u8]) {
-        let mut start = self.at + ahead;
-        if start >= self.capacity as usize {
-            start -= self.capacity as usize;
-        }
+        let start = around(self.at + ahead, self.capacity);
         let first = into.len().min(self.capacity as usize - start);
         let (one, other) = into.split_at_mut(first);
         self.peer.read(RING + start, one);
@@ -330,10 +347,7 @@ impl Incoming {
     #[inline]
     fn advance(&mut self, len: usize) {
         self.head += len as u64;
-        self.at += len;
-        if self.at >= self.capacity as usize {
-            self.at -= self.capacity as usize;
-        }
+        self.at = around(self.at + len, self.capacity);
     }
 
     /// Bytes that were taken and that the other still believes to fill the ring.
@@ -348,11 +362,10 @@ impl Incoming {
             return false;
         }
         self.head_shown = self.head;
-        // The bytes have been copied out. Pairs with the acquire in `look_for_room`.
-        self.own.word(HEAD).store(self.head, Ordering::Release);
-        // Pairs with the fence in `Sleeper::announce`.
-        fence(Ordering::SeqCst);
-        let asleep = self.peer.load(ASLEEP, Ordering::Acquire);
+        // The bytes have been copied out. Pairs with the acquire in `look_for_room`, and, before the load of `ASLEEP`, with
+        // the fence in `Sleeper::announce`.
+        self.own.word(HEAD).swap(self.head, Ordering::SeqCst);
+        let asleep = self.peer.load(ASLEEP, Ordering::SeqCst);
         if asleep & FOR_ROOM == 0 || asleep & !REASONS == self.rung {
             return false;
         }
@@ -369,12 +382,12 @@ impl Incoming {
     /// How many copies of its socket the other has closed.
     #[inline]
     pub(crate) fn peer_left(&self) -> u64 {
-        self.peer.load(LEFT, Ordering::Acquire)
+        left(&self.peer)
     }
 
     /// Whether the other last rang on this very processor: while one spins there, it could not go on.
     pub(crate) fn shares_processor(&self) -> bool {
-        self.peer.load(PROCESSOR, Ordering::Relaxed) == identity::processor()
+        shares_processor(&self.peer)
     }
 }
 
@@ -383,12 +396,44 @@ impl Incoming {
 pub(crate) struct Sleeper {
     own: Arc<Mapping>,
     number: u64,
+    /// What `CLAIM` was when this became the side, and how many forks there had been.
+    claim: u64,
+    forks: u64,
 }
 
 impl Sleeper {
     /// A side whose last sleep had `number`; 0 where it has not slept yet.
     pub(crate) fn new(own: Arc<Mapping>, number: u64) -> Sleeper {
-        Sleeper { own, number }
+        // Copies of the side that are elsewhere are it no longer.
+        let claim = own.word(CLAIM).fetch_add(1, Ordering::AcqRel);
+        Sleeper {
+            own,
+            number,
+            claim: claim.wrapping_add(1),
+            forks: forks::count(),
+        }
+    }
+
+    /// Whether this is the side, and not a copy of it that a fork made. After a fork, the first of the two that asks is.
+    #[inline]
+    pub(crate) fn is_ours(&mut self) -> bool {
+        forks::count() == self.forks || self.claim_it()
+    }
+
+    #[cold]
+    fn claim_it(&mut self) -> bool {
+        let forks = forks::count();
+        let next = self.claim.wrapping_add(1);
+        let word = self.own.word(CLAIM);
+        // Both copies have seen the same count, and one of them can change it.
+        let is_ours = word
+            .compare_exchange(self.claim, next, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if is_ours {
+            self.claim = next;
+            self.forks = forks;
+        }
+        is_ours
     }
 
     /// The number of the last sleep.

@@ -16,18 +16,25 @@ impl Stretch {
     /// The one that begins with the process or its last fork. What went past the C library is noticed by the child, from
     /// its pid, and not by the parent.
     pub(crate) fn now() -> Stretch {
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| {
-            // SAFETY: `on_fork` touches one atomic only, which is allowed between fork and exec. Where there is no memory
-            // to register it, forks are noticed by the pid alone.
-            let _without_memory =
-                unsafe { libc::pthread_atfork(None, Some(on_fork), Some(on_fork)) };
-        });
+        let forks = count();
         Stretch {
             pid: std::process::id(),
-            forks: FORKS.load(Ordering::Relaxed),
+            forks,
         }
     }
+}
+
+/// How many forks there were in this process's past, as far as they were made by the C library or by us since this was first
+/// asked. Costs no system call.
+#[inline]
+pub(crate) fn count() -> u64 {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        // SAFETY: `on_fork` touches one atomic only, which is allowed between fork and exec. Where there is no memory
+        // to register it, forks are noticed by the pid alone.
+        let _without_memory = unsafe { libc::pthread_atfork(None, Some(on_fork), Some(on_fork)) };
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// A fork that goes past the C library is about to be made.

@@ -38,6 +38,12 @@ pub(crate) fn end_sending(socket: BorrowedFd<'_>) {
     let _gone = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
 }
 
+/// Ends a socket in both directions, whoever else holds it: what was sent before can still be received at the other end.
+pub(crate) fn end(socket: BorrowedFd<'_>) {
+    // It fails where the peer is gone.
+    let _gone = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+}
+
 /// Whether the kernel sends now or says that it would block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
