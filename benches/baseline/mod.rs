@@ -18,6 +18,7 @@ pub(crate) mod ourselves;
 pub(crate) mod passing;
 pub(crate) mod ping;
 pub(crate) mod processor;
+pub(crate) mod ring;
 pub(crate) mod shared;
 pub(crate) mod socket;
 pub(crate) mod work;
