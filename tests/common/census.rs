@@ -38,7 +38,7 @@ impl Census {
             descriptors: descriptors(),
             threads: fs::read_dir("/proc/self/task").unwrap().count(),
             processes: family(std::process::id(), alone::mark().as_deref()),
-            shared_memory: names_in("/dev/shm"),
+            shared_memory: shared_memory(),
         }
     }
 
@@ -57,6 +57,13 @@ impl Census {
             || self.processes.len() > before.processes.len()
             || !self.shared_memory.is_subset(&before.shared_memory)
     }
+}
+
+/// The names in `/dev/shm` that could be of this crate. Named semaphores, which it has none of, are other programs'.
+fn shared_memory() -> BTreeSet<String> {
+    let mut names = names_in("/dev/shm");
+    names.retain(|name| !name.starts_with("sem."));
+    names
 }
 
 /// The open descriptors and what they are of.
