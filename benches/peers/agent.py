@@ -177,9 +177,9 @@ def make_pool(variant):
 
         return Futures(lambda: ProcessPoolExecutor(2, multiprocessing.get_context("fork")))
     if variant == "joblib":
-        from joblib.externals.loky import get_reusable_executor
+        from joblib.executor import get_memmapping_executor
 
-        return Joblib(lambda: get_reusable_executor(max_workers=2, timeout=None))
+        return Joblib(lambda: get_memmapping_executor(2)
     return Mpire() if variant == "mpire" else Pebble()
 
 
