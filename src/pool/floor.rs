@@ -687,6 +687,9 @@ impl Floor {
             staff, dispatcher, ..
         } = self;
         let mut is_ready = false;
+        for index in 0..staff.slots().len() {
+            is_ready |= staff.watch_for_room(index);
+        }
         for (index, slot) in staff.slots_mut().iter_mut().enumerate() {
             let Some(worker) = &mut slot.worker else {
                 continue;

@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     pub(crate) known: HashSet<JobId>,
     /// Whether it was told that we sleep until it has something.
     pub(crate) is_announced: bool,
+    /// Whether its socket is watched for room as well.
+    pub(crate) is_watched_for_room: bool,
     /// Whether it has done all that comes before its first item.
     pub(crate) is_ready: bool,
 }
@@ -85,6 +87,7 @@ impl Worker {
             resolved: 0,
             known: HashSet::new(),
             is_announced: false,
+            is_watched_for_room: false,
             is_ready,
         }
     }
@@ -125,9 +128,18 @@ impl Worker {
         });
     }
 
-    /// How much room in the ring is waited for; 0 if nothing waits.
+    /// Whether the next message waits for room in the socket, where its descriptors go first.
+    pub(crate) fn waits_for_socket(&self) -> bool {
+        self.outgoing
+            .front()
+            .is_some_and(|front| front.sent.lacks_descriptors(front.body.descriptors()))
+    }
+
+    /// How much room in the ring is waited for; 0 if nothing waits for that.
     pub(crate) fn room_wanted(&self) -> usize {
         match self.outgoing.front() {
+            // There is room in the ring, as likely as not, and it is of no use.
+            Some(_) if self.waits_for_socket() => 0,
             Some(front) => (front.body.bytes().len() + 1).min(RING / 2),
             None => 0,
         }

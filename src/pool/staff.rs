@@ -225,6 +225,23 @@ impl Staff {
         }
     }
 
+    /// Has a worker's socket watched for room as well, while something waits for that, and for nothing longer: where there is
+    /// room, the wait would end at once. Returns whether that failed.
+    pub(crate) fn watch_for_room(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        let Some(worker) = &mut slot.worker else {
+            return false;
+        };
+        let waits = worker.waits_for_socket();
+        if waits == worker.is_watched_for_room {
+            return false;
+        }
+        let number = number_of(slot.generation, index, News::Doorbell);
+        let watched = self.watch.also_for_room(worker.link.news(), number, waits);
+        worker.is_watched_for_room = watched.is_ok() && waits;
+        waits && watched.is_err()
+    }
+
     /// Takes in news of the descriptor with this number: a doorbell, or the end of a worker.
     pub(crate) fn hear(&mut self, number: u64) {
         let index = (number as u32 >> 1) as usize;

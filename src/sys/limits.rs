@@ -4,6 +4,7 @@ use crate::sys::errno::check;
 use crate::sys::identity;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::SysconfVar;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::OnceLock;
@@ -48,6 +49,26 @@ pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     let bytes = bytes.min(hard);
     Ok(setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?)
 }
+
+/// The longest message that one process takes in from another: half of the machine's memory, since sender and receiver each
+/// have it once. A longer one would end the receiver.
+pub(crate) fn longest_message() -> u64 {
+    static LONGEST: OnceLock<u64> = OnceLock::new();
+    *LONGEST.get_or_init(|| {
+        let known = |variable| nix::unistd::sysconf(variable).ok().flatten();
+        let pages = known(SysconfVar::_PHYS_PAGES);
+        let bytes = pages
+            .zip(known(SysconfVar::PAGE_SIZE))
+            .and_then(|(pages, size)| {
+                let (pages, size) = (u64::try_from(pages).ok()?, u64::try_from(size).ok()?);
+                pages.checked_mul(size)
+            });
+        bytes.map_or(LONGEST_WHERE_UNKNOWN, |bytes| bytes / 2)
+    })
+}
+
+/// The longest message where the system does not say how much memory there is.
+const LONGEST_WHERE_UNKNOWN: u64 = 1 << 36;
 
 /// Lets this process open as many descriptors as it may ever.
 pub(crate) fn raise_descriptors() -> io::Result<()> {

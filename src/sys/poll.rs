@@ -89,6 +89,22 @@ impl Watch {
             .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
     }
 
+    /// Watches one that was added for room to write as well, or no more.
+    pub(crate) fn also_for_room(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        number: u64,
+        room: bool,
+    ) -> io::Result<()> {
+        let flags = if room {
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT
+        } else {
+            EpollFlags::EPOLLIN
+        };
+        let mut event = EpollEvent::new(flags, number);
+        Ok(self.epoll.modify(descriptor, &mut event)?)
+    }
+
     /// Readable when one of the watched ones is: sets can be watched as well.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()

@@ -11,6 +11,7 @@
 //! | asleep, or in the middle of taking one | finds the socket closed when it sleeps or rings |
 
 use crate::shm::{Corrupt, Duplex, LONGEST_OF_SERVER, Note, Spin};
+use crate::sys::limits;
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, Patience, is_gone};
 use crate::wire::rights::{self, Heard, Inbox, Outbox};
@@ -39,6 +40,10 @@ const HEADER: usize = size_of::<Header>();
 /// The most that is asked of memory at once on the word of a length alone.
 const TRUSTED_LENGTH: usize = 16 << 20;
 
+/// How much of a message one call takes in, in rings: what a ring holds always, and not for ever where the other side puts in
+/// as fast as we take out. In between, whoever waits looks at its clock and at the other links.
+const RINGS_AT_ONCE: usize = 2;
+
 /// A message as it was received.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -53,6 +58,13 @@ pub(crate) struct Message {
 pub(crate) struct Sent {
     descriptors: usize,
     pub(crate) bytes: usize,
+}
+
+impl Sent {
+    /// Whether a message that was not sent as a whole lacks room in the socket, for its descriptors, and not in the ring.
+    pub(crate) fn lacks_descriptors(&self, descriptors: &[Arc<OwnedFd>]) -> bool {
+        self.descriptors < descriptors.len()
+    }
 }
 
 /// Why a link carries no more.
@@ -217,7 +229,7 @@ impl Link {
     ) -> Result<(), LinkError> {
         let mut sent = Sent::default();
         while !self.try_send(header, body, descriptors, &mut sent)? {
-            if sent.descriptors < descriptors.len() {
+            if sent.lacks_descriptors(descriptors) {
                 rights::wait_for_room(self.socket.as_fd())?;
                 continue;
             }
@@ -227,13 +239,15 @@ impl Link {
         Ok(())
     }
 
-    /// Takes the next message if it is there as a whole.
+    /// Takes the next message if it is there as a whole. Of one that is longer than a few rings it takes a part, though more
+    /// may be there: [`has_data`](Link::has_data) tells.
     pub(crate) fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
         if self.is_corrupt {
             return Err(Corrupt.into());
         }
+        let mut allowed = RINGS_AT_ONCE * self.ring.capacity();
         loop {
-            if self.ring.look_for_data()? == 0 {
+            if allowed == 0 || self.ring.look_for_data()? == 0 {
                 return Ok(None);
             }
             let Some(message) = &mut self.incoming else {
@@ -241,6 +255,10 @@ impl Link {
                 if self.header.len() == HEADER {
                     let header: Header = bytemuck::pod_read_unaligned(&self.header);
                     self.header.clear();
+                    if header.length > limits::longest_message() {
+                        self.is_corrupt = true;
+                        return Err(LinkError::NoMemory(header.length));
+                    }
                     let message = Message {
                         header,
                         body: Vec::new(),
@@ -272,7 +290,8 @@ impl Link {
                     .map_err(|_| LinkError::NoMemory(length))?;
             }
             let room = missing.min(message.body.capacity() - message.body.len());
-            let taken = self.ring.take(room, &mut message.body);
+            let taken = self.ring.take(room.min(allowed), &mut message.body);
+            allowed -= taken;
             if taken == missing {
                 let message = self.incoming.take();
                 self.give_room_back()?;
@@ -391,220 +410,4 @@ fn is_ready(ring: &mut Duplex, data: bool, room: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CAPACITY: usize = 64 * 1024;
-
-    fn pair() -> (Link, Link) {
-        let (here, peer) = Link::pair(CAPACITY).unwrap();
-        (here, Link::attach(peer).unwrap())
-    }
-
-    fn header(kind: u32) -> Header {
-        Header {
-            kind,
-            count: 1,
-            words: [1, 2, 3, 4],
-            ..Header::default()
-        }
-    }
-
-    fn bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at % 251) as u8).collect()
-    }
-
-    #[test]
-    fn messages_of_every_size_around_the_rings_arrive_whole() {
-        let (mut here, mut there) = pair();
-        let sizes = [
-            0,
-            1,
-            HEADER,
-            CAPACITY - HEADER - 1,
-            CAPACITY - HEADER,
-            CAPACITY - HEADER + 1,
-            CAPACITY - 1,
-            CAPACITY,
-            CAPACITY + 1,
-            3 * CAPACITY + 7,
-            40 << 20,
-        ];
-        let sender = std::thread::spawn(move || {
-            for (kind, &size) in (0..).zip(&sizes) {
-                here.send(&header(kind), &bytes(size), &[]).unwrap();
-            }
-            here.flush().unwrap();
-        });
-        for (kind, &size) in (0..).zip(&sizes) {
-            let message = there.receive().unwrap();
-            assert_eq!(
-                message.header,
-                Header {
-                    length: size as u64,
-                    ..header(kind)
-                }
-            );
-            assert!(message.body == bytes(size), "body of {size} bytes");
-        }
-        sender.join().unwrap();
-        assert!(matches!(there.receive(), Err(LinkError::Closed)));
-    }
-
-    #[test]
-    fn a_hundred_thousand_round_trips_lose_no_wake_up() {
-        let (mut here, mut there) = pair();
-        let echo = std::thread::spawn(move || {
-            while let Ok(message) = there.receive() {
-                there.send(&message.header, &message.body, &[]).unwrap();
-                there.flush().unwrap();
-            }
-        });
-        for round in 0..100_000u32 {
-            here.send(&header(round), &round.to_le_bytes(), &[])
-                .unwrap();
-            here.flush().unwrap();
-            assert_eq!(here.receive().unwrap().header.kind, round);
-        }
-        drop(here);
-        echo.join().unwrap();
-    }
-
-    #[test]
-    fn messages_that_were_whole_outlive_their_sender() {
-        let (mut here, mut there) = pair();
-        here.send(&header(1), b"whole", &[]).unwrap();
-        let mut sent = Sent::default();
-        assert!(
-            !here
-                .try_send(&header(2), &bytes(2 * CAPACITY), &[], &mut sent)
-                .unwrap()
-        );
-        drop(here);
-        assert_eq!(there.receive().unwrap().body, b"whole");
-        assert!(matches!(there.receive(), Err(LinkError::Closed)));
-    }
-
-    #[test]
-    fn a_sender_blocked_on_a_full_ring_learns_that_its_reader_is_gone() {
-        let (mut here, there) = pair();
-        let sender = std::thread::spawn(move || here.send(&header(1), &bytes(10 * CAPACITY), &[]));
-        drop(there);
-        assert!(matches!(sender.join().unwrap(), Err(LinkError::Closed)));
-    }
-
-    #[test]
-    fn descriptors_arrive_with_their_messages_however_many() {
-        let (mut here, mut there) = pair();
-        let device = Arc::new(crate::sys::descriptor::null_device().unwrap());
-        let counts = [0, 1, 300, 0, 2];
-        let rounds = 200;
-        let sender = std::thread::spawn(move || {
-            for count in counts.repeat(rounds) {
-                let descriptors = vec![Arc::clone(&device); count];
-                here.send(&header(1), &bytes(count), &descriptors).unwrap();
-                here.flush().unwrap();
-            }
-        });
-        for count in counts.repeat(rounds) {
-            let message = there.receive().unwrap();
-            assert_eq!(
-                (message.body.len(), message.descriptors.len()),
-                (count, count)
-            );
-        }
-        sender.join().unwrap();
-    }
-
-    #[test]
-    fn a_ring_that_is_full_to_the_last_byte_takes_a_message_with_descriptors_later() {
-        let (mut here, mut there) = pair();
-        let device = [Arc::new(crate::sys::descriptor::null_device().unwrap())];
-        here.send(&header(1), &bytes(CAPACITY - HEADER), &[])
-            .unwrap();
-        let mut sent = Sent::default();
-        for _ in 0..3 {
-            let is_whole = here.try_send(&header(2), b"", &device, &mut sent).unwrap();
-            assert!(!is_whole && sent.bytes == 0);
-        }
-        there.receive().unwrap();
-        assert!(here.try_send(&header(2), b"", &device, &mut sent).unwrap());
-        here.send(&header(3), b"", &device).unwrap();
-        here.flush().unwrap();
-        for kind in [2, 3] {
-            let message = there.receive().unwrap();
-            assert_eq!((message.header.kind, message.descriptors.len()), (kind, 1));
-        }
-    }
-
-    #[test]
-    fn a_message_without_its_descriptors_is_corrupt() {
-        let (mut here, mut there) = pair();
-        let lying = Header {
-            descriptors: 1,
-            ..header(1)
-        };
-        here.ring.put(bytemuck::bytes_of(&lying)).unwrap();
-        here.flush().unwrap();
-        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
-        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
-    }
-
-    #[test]
-    fn a_message_that_never_ends_is_corrupt() {
-        let (mut here, mut there) = pair();
-        let longer = Header {
-            length: 100,
-            ..header(1)
-        };
-        here.ring.put(bytemuck::bytes_of(&longer)).unwrap();
-        here.ring.put(b"ten bytes.").unwrap();
-        here.flush().unwrap();
-        assert!(there.try_receive().unwrap().is_none());
-        assert!(
-            !there.prepare_sleep(true, 0),
-            "the sender may still be at it"
-        );
-        there.wake_up();
-        assert!(!here.prepare_sleep(true, 0));
-        assert!(there.prepare_sleep(true, 0));
-        assert!(matches!(there.try_receive(), Err(LinkError::Corrupt(_))));
-    }
-
-    #[test]
-    fn a_message_that_is_begun_while_its_senders_other_thread_sleeps_is_not_corrupt() {
-        let (mut here, mut there) = pair();
-        let long = bytes(2 * CAPACITY);
-        let mut sent = Sent::default();
-        // Of two threads that share this side, one sleeps until something comes, and then the other one sends.
-        assert!(!here.prepare_sleep(true, 0));
-        assert!(!here.try_send(&header(1), &long, &[], &mut sent).unwrap());
-        assert!(there.try_receive().unwrap().is_none());
-        assert!(!there.prepare_sleep(true, 0), "more will come");
-        there.wake_up();
-        here.wake_up();
-        while !here.try_send(&header(1), &long, &[], &mut sent).unwrap() {
-            assert!(there.try_receive().unwrap().is_none());
-        }
-        here.flush().unwrap();
-        assert_eq!(there.receive().unwrap().body, long);
-    }
-
-    #[test]
-    fn a_length_that_no_memory_holds_is_an_error_and_asks_for_none() {
-        let (mut here, mut there) = pair();
-        let hostile = Header {
-            length: u64::MAX,
-            ..header(1)
-        };
-        here.ring.put(bytemuck::bytes_of(&hostile)).unwrap();
-        here.ring.put(b"some").unwrap();
-        here.flush().unwrap();
-        assert!(there.try_receive().is_ok_and(|message| message.is_none()));
-        assert!(
-            there
-                .incoming
-                .is_some_and(|message| message.body.capacity() <= TRUSTED_LENGTH)
-        );
-    }
-}
+mod tests;

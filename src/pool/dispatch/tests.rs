@@ -403,7 +403,8 @@ proptest! {
                 world.tell(worker, 1_000);
             }
             let is_idle = (0..workers).all(|worker| !world.dispatcher.is_busy(worker));
-            if world.pending.is_empty() && is_idle {
+            // A worker that has just passed over what was taken back is idle, though that is ready to be sent again.
+            if world.pending.is_empty() && is_idle && world.dispatcher.ready.is_empty() {
                 break;
             }
         }
