@@ -179,7 +179,7 @@ def make_pool(variant):
     if variant == "joblib":
         from joblib.executor import get_memmapping_executor
 
-        return Joblib(lambda: get_memmapping_executor(2)
+        return Joblib(lambda: get_memmapping_executor(2))
     return Mpire() if variant == "mpire" else Pebble()
 
 
