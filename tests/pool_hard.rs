@@ -169,23 +169,13 @@ each_method!(of_two_wakers_the_one_that_polled_last_is_woken, |method| {
         thread::yield_now();
     }
     assert_eq!(first.0.load(Ordering::SeqCst), 0);
-    assert!(poll(&mut call, &wakers[0]).is_ready_and_ok());
+    assert_eq!(poll(&mut call, &wakers[0]), Poll::Ready(Ok(())));
     gate.let_through(1);
     last.get().unwrap();
     assert_eq!(second.0.load(Ordering::SeqCst), 1);
     assert!(first.0.load(Ordering::SeqCst) <= 1);
     assert_serves(&pool);
 });
-
-trait ReadyAndOk {
-    fn is_ready_and_ok(self) -> bool;
-}
-
-impl<T, E> ReadyAndOk for Poll<Result<T, E>> {
-    fn is_ready_and_ok(self) -> bool {
-        matches!(self, Poll::Ready(Ok(_)))
-    }
-}
 
 /// A waker that holds what it wakes for: here a pool.
 struct Holder {
@@ -399,7 +389,7 @@ each_method!(an_input_that_blocks_holds_up_nobody_else, |method| {
     let pool = pool(method, 2);
     let (sender, items) = mpsc::channel::<u64>();
     thread::scope(|scope| {
-        let lazy = scope.spawn(|| pool.map(items.into_iter(), |n| n + 1).unwrap());
+        let lazy = scope.spawn(|| pool.map(items, |n| n + 1).unwrap());
         for round in 0..20 {
             // Its next item comes of calls that others make meanwhile.
             let item = pool.apply(round, |n: u64| n * 2).unwrap();
