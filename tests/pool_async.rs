@@ -449,10 +449,12 @@ each_method_alone!(
         let calls: Vec<_> = (0..100_000_u64)
             .map(|n| pool.apply_async(n, |n| n + 1))
             .collect();
-        assert_eq!(descriptors(), before);
+        let now = descriptors();
+        println!("descriptors = {before} before 100,000 calls, {now} with them under way");
+        assert_eq!(now, before);
         let grown = resident_kib().saturating_sub(memory);
         println!(
-            "100,000 calls under way: {} bytes each",
+            "memory = {} bytes for each of 100,000 calls",
             grown * 1024 / 100_000
         );
         assert!(grown < 256 * 1024, "{grown} KiB");
@@ -461,7 +463,7 @@ each_method_alone!(
         for (number, call) in (0..).zip(calls) {
             assert_eq!(call.get().unwrap(), number + 1);
         }
-        println!("and answered in {:?}", start.elapsed());
+        println!("answered = {:?}", start.elapsed());
         drop(blockers);
     }
 );

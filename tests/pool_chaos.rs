@@ -1,7 +1,7 @@
 //! A process kills and stops workers at random while eight threads use the pool: every call ends, with the right results
 //! or the right errors.
 //!
-//! It takes 10 seconds for each start method; `MULTIPROCESS_CHAOS_SECONDS` sets another time, and `MULTIPROCESS_CHAOS_SEED`
+//! It takes 10 seconds for each start method, and a minute in `.ci/run`; `MULTIPROCESS_CHAOS_SECONDS` sets another time, and `MULTIPROCESS_CHAOS_SEED`
 //! the seed that an earlier run has printed.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -197,7 +197,7 @@ each_method_alone!(
         for worker in named(&name) {
             let _gone = kill(worker, Signal::SIGCONT);
         }
-        println!("{:?}", tally.0.lock().unwrap());
+        println!("tally = {:?}", tally.0.lock().unwrap());
         assert_serves(&pool);
     }
 );

@@ -5,6 +5,7 @@
 mod common;
 
 use common::census::{process, wait_until_gone};
+use common::fault;
 use common::meet::{Ear, Log, note, say};
 use common::unsafely::{exit_at_once, fork_idle_child, segfault};
 use common::{
@@ -15,6 +16,7 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 each_method_alone!(
     a_grandchild_that_keeps_every_descriptor_open_does_not_hide_a_death,
@@ -51,10 +53,13 @@ each_method_alone!(
     |method| {
         let pool = pool(method, 2);
         for round in 0..50_u32 {
-            for pid in pool.worker_pids() {
+            let pids = pool.worker_pids();
+            fault::strike();
+            for pid in pids {
                 kill_hard(pid);
             }
             assert_eq!(pool.apply(round, |round| round + 1).unwrap(), round + 1);
+            fault::told("both workers were killed, and a call is served");
             assert_eq!(pool.map(0..20_u32, |number| number).unwrap().len(), 20);
         }
         assert_serves(&pool);
@@ -92,7 +97,7 @@ each_method_alone!(
     common::LONG_LIMIT,
     |method| {
         let pool = pool(method, 2);
-        let mut pids = BTreeSet::new();
+        let (mut pids, start) = (BTreeSet::new(), Instant::now());
         let results = pool.imap(0..1000_u32, |_| kill_hard(std::process::id()));
         let mut count = 0;
         for (index, result) in results.enumerate() {
@@ -105,6 +110,8 @@ each_method_alone!(
             pids.insert(error.pid().unwrap());
             count += 1;
         }
+        let each = start.elapsed() / 1000;
+        println!("told of a thousand deaths, {} us each", each.as_micros());
         assert_eq!((count, pids.len()), (1000, 1000));
         assert_serves(&pool);
     }

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::fault;
 use common::meet::{Log, note};
 use common::unsafely::{exit_at_once, overflow_stack, segfault};
 use common::{
@@ -24,9 +25,13 @@ fn item_three<F: Fn(Item) -> u32 + Copy + 'static>(method: StartMethod, f: F) ->
     let pool = pool(method, 2);
     let workers = pool.worker_pids();
     let log = Log::new();
-    let mut results: Vec<_> = pool
-        .imap((0..8).map(|item| (log.path(), item)), f)
-        .collect();
+    let mut results = Vec::new();
+    for result in pool.imap((0..8).map(|item| (log.path(), item)), f) {
+        if let Err(error) = &result {
+            fault::told(error);
+        }
+        results.push(result);
+    }
     assert_eq!(results.len(), 8);
     let error = results.remove(3).unwrap_err();
     let others: Vec<u32> = results.into_iter().map(Result::unwrap).collect();
@@ -65,6 +70,9 @@ fn item_three<F: Fn(Item) -> u32 + Copy + 'static>(method: StartMethod, f: F) ->
 /// Begins an item.
 fn begin(log: &std::path::Path, item: u32) -> bool {
     note(log, item);
+    if item == 3 {
+        fault::strike();
+    }
     item == 3
 }
 

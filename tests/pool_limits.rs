@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::fault;
 use common::meet::{Ear, Log, note, say};
 use common::{
     LONG_LIMIT, assert_crash_by_signal, assert_serves, each_method, each_method_alone, pool,
@@ -30,9 +31,15 @@ each_method_alone!(an_item_that_never_ends_is_a_timeout, |method| {
         .imap(0..8_u32, |log: &PathBuf, item| {
             note(log, item);
             if item == 3 {
+                fault::strike();
                 sleep(AGES);
             }
             item * 10
+        })
+        .inspect(|result| {
+            if let Err(error) = result {
+                fault::told(format!("of which {limit:?} were its limit: {error}"));
+            }
         })
         .collect();
     let late = start.elapsed() - limit;
@@ -277,8 +284,16 @@ each_method_alone!(
             .unwrap();
         let results: Vec<_> = pool
             .imap(0..8_usize, |item| {
+                if item == 3 {
+                    fault::strike();
+                }
                 let bytes = if item == 3 { 1 << 30 } else { 16 << 20 };
                 vec![1_u8; bytes].len() / bytes
+            })
+            .inspect(|result| {
+                if let Err(error) = result {
+                    fault::told(error);
+                }
             })
             .collect();
         let error = results[3].as_ref().unwrap_err();

@@ -5,6 +5,7 @@
 mod common;
 
 use common::census::{family, wait_until_gone};
+use common::fault;
 use common::meet::{Ear, Gate, pass, say};
 use common::{LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
 use multiprocess::TaskErrorKind;
@@ -36,6 +37,7 @@ fn die_when_grown_by(bytes: usize) {
     thread::spawn(move || {
         loop {
             if resident_bytes() > before + bytes {
+                fault::strike();
                 kill_hard(std::process::id());
             }
             thread::sleep(Duration::from_micros(100));
@@ -56,6 +58,7 @@ each_method_alone!(
                 scope.spawn(move || {
                     let victim = ear.hear_number();
                     thread::sleep(Duration::from_millis(delay_ms));
+                    fault::strike();
                     kill_hard(victim);
                 });
                 let results = pool.with(said).imap(0..8_u8, |said: &PathBuf, item| {
@@ -74,6 +77,7 @@ each_method_alone!(
                             bytes.len()
                         ),
                         Err(error) => {
+                            fault::told(&error);
                             assert_eq!(
                                 (error.item(), error.kind(), item),
                                 (Some(3), TaskErrorKind::Crash, 3)
@@ -99,7 +103,10 @@ each_method_alone!(
                     return vec![item; 10];
                 }
                 let large = vec![item; 200 * MIB];
-                thread::spawn(|| kill_hard(std::process::id()));
+                thread::spawn(|| {
+                    fault::strike();
+                    kill_hard(std::process::id());
+                });
                 large
             })
             .collect();
@@ -143,6 +150,11 @@ each_method_alone!(
                 .job()
                 .chunk_size(1)
                 .imap(items, |bytes| (bytes[0], bytes.len()))
+                .inspect(|result| {
+                    if let Err(error) = result {
+                        fault::told(error);
+                    }
+                })
                 .collect();
             assert_eq!(results.len(), 8);
             for (item, result) in (0..).zip(results) {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::fault;
 use common::meet::{Log, note};
 use common::{assert_serves, each_method_alone, kill_hard, pool};
 use multiprocess::{Pool, StartMethod, TaskError, TaskErrorKind};
@@ -24,7 +25,10 @@ macro_rules! fussy {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let refuse: fn() -> Option<&'static str> = $encode;
                 match refuse() {
-                    Some(why) if self.0 == 3 => Err(S::Error::custom(why)),
+                    Some(why) if self.0 == 3 => {
+                        fault::strike();
+                        Err(S::Error::custom(why))
+                    }
                     _ => self.0.serialize(serializer),
                 }
             }
@@ -35,7 +39,10 @@ macro_rules! fussy {
                 let number = u32::deserialize(deserializer)?;
                 let refuse: fn(u32) -> Option<&'static str> = $decode;
                 match refuse(number) {
-                    Some(why) => Err(D::Error::custom(why)),
+                    Some(why) => {
+                        fault::strike();
+                        Err(D::Error::custom(why))
+                    }
                     None => Ok($name(number)),
                 }
             }
@@ -45,9 +52,10 @@ macro_rules! fussy {
 
 fussy!(EncodesNot, encode: || Some("it is a secret"), decode: |_| None);
 fussy!(DecodesNot, encode: || None, decode: |number| (number == 3).then_some("it is illegible"));
-fussy!(DecodesWithPanic, encode: || None, decode: |number| if number == 3 { panic!("panics while decoded") } else { None });
+fussy!(DecodesWithPanic, encode: || None, decode: |number| if number == 3 { fault::strike(); panic!("panics while decoded") } else { None });
 fussy!(DecodesWithDeath, encode: || None, decode: |number| {
     if number == 3 {
+        fault::strike();
         kill_hard(std::process::id());
     }
     None
@@ -60,6 +68,7 @@ struct EncodesWithPanic(u32);
 impl Serialize for EncodesWithPanic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0 == 3 {
+            fault::strike();
             panic!("panics while encoded");
         }
         self.0.serialize(serializer)
@@ -73,6 +82,7 @@ struct EncodesWithDeath(u32);
 impl Serialize for EncodesWithDeath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0 == 3 {
+            fault::strike();
             kill_hard(std::process::id());
         }
         self.0.serialize(serializer)
@@ -85,7 +95,14 @@ fn row<R: Debug + PartialEq>(
     results: impl IntoIterator<Item = Result<R, TaskError>>,
     expected: impl Fn(u32) -> R,
 ) -> TaskError {
-    let mut results: Vec<_> = results.into_iter().collect();
+    let mut all = Vec::new();
+    for result in results {
+        if let Err(error) = &result {
+            fault::told(error);
+        }
+        all.push(result);
+    }
+    let mut results = all;
     assert_eq!(results.len(), 8);
     let error = results.remove(3).unwrap_err();
     let others: Vec<R> = results.into_iter().map(Result::unwrap).collect();

@@ -11,7 +11,7 @@
 use crate::deadline::Deadline;
 use crate::error::TaskError;
 use crate::sys::poll::Wake;
-use crate::task::Received;
+use crate::task::{Received, guard};
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
 use std::fmt;
@@ -92,8 +92,12 @@ impl Call {
     pub(crate) fn complete(&self, raw: Raw) {
         let finish = self.state.lock().finish.take();
         let kept = match finish {
-            Some(finish) => Kept::Decoded(finish(raw)),
             None => Kept::Encoded(raw),
+            // Should a destructor of the user's panic there, whoever waits must not wait for ever.
+            Some(finish) => match guard(|| finish(raw)) {
+                Ok(result) => Kept::Decoded(result),
+                Err(panic) => Kept::Encoded(Raw::Failed(panic)),
+            },
         };
         let mut state = self.state.lock();
         state.stage = Stage::Done(kept);
@@ -146,15 +150,25 @@ impl Call {
 
     /// Has `waker` woken when it is done; returns whether it is done already.
     pub(crate) fn wake_later(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if !matches!(state.stage, Stage::UnderWay) {
             return true;
         }
-        match &mut state.waker {
-            Some(known) if known.will_wake(waker) => {}
-            known => *known = Some(waker.clone()),
+        let is_known = |known: &Waker| known.will_wake(waker);
+        if state.waker.as_ref().is_some_and(is_known) {
+            return false;
         }
-        false
+        drop(state);
+        // To copy a waker and to drop one runs code of the executor's, which may end a task, and with it a pool.
+        let mut kept = Some(waker.clone());
+        let mut state = self.state.lock();
+        let is_done = !matches!(state.stage, Stage::UnderWay);
+        if !is_done {
+            std::mem::swap(&mut state.waker, &mut kept);
+        }
+        drop(state);
+        drop(kept);
+        is_done
     }
 
     /// A descriptor that is readable from when it is done.

@@ -20,7 +20,8 @@
 //! gave work to a worker says in that worker's link that we sleep, in the leader's place, so that it need not wake it.
 //!
 //! **What wakes the pool's thread:** whoever stops leading while calls are under way; whoever leads and has taken in the end
-//! of a call; whoever makes a call while nobody leads. If it leads itself, it sleeps as a leader does.
+//! of a call; whoever makes a call while nobody leads. If it leads itself, it sleeps as a leader does. A callback that waits
+//! for another call of this pool would wait for its own thread: there, the wait goes on with that thread's work instead.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError, TaskErrorKind};
@@ -35,6 +36,8 @@ use crate::sys::{clock, identity, limits, signal};
 use crate::task::guard;
 use crate::wire::batch::Batch;
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -55,6 +58,11 @@ pub(crate) enum Patience {
     Now,
 }
 
+thread_local! {
+    /// Which pool's own thread this is, by the address of what it shares; 0 for none.
+    static SERVED: Cell<usize> = const { Cell::new(0) };
+}
+
 /// A pool's workers and their work, for any number of threads. The pool has one; it ends when that is dropped.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -69,6 +77,8 @@ pub(crate) struct Shared {
     owner: u32,
     followers: Condvar,
     chores: Condvar,
+    /// What the pool's thread has taken to complete. Nobody else looks at it.
+    completing: Mutex<VecDeque<(Arc<Call>, Raw)>>,
     wake: Wake,
     watch: Arc<Watch>,
 }
@@ -115,6 +125,7 @@ impl Driver {
             owner: identity::pid(),
             followers: Condvar::new(),
             chores: Condvar::new(),
+            completing: Mutex::default(),
             wake,
             watch,
         };
@@ -338,27 +349,57 @@ impl Shared {
 
     /// What the pool's thread does, until the pool is over.
     fn serve(&self) {
+        SERVED.set(std::ptr::from_ref(self).addr());
+        while self.serve_once(Deadline::NEVER) {}
+    }
+
+    /// Does what is next for the pool's thread, or waits for it until `deadline`; returns whether there may be more.
+    ///
+    /// A callback may wait for another call, and then does this in its turn (see [`Shared::await_call`]). So what is to be
+    /// completed stands where the inner round finds it too, and each call leaves it before it is completed.
+    fn serve_once(&self, deadline: Deadline) -> bool {
         let mut core = self.core.lock();
-        loop {
-            let finished = core.floor.take_finished();
-            if !finished.is_empty() {
-                let count = finished.len();
-                MutexGuard::unlocked(&mut core, || {
-                    for (call, raw) in finished {
-                        // Wakers and destructors are the user's. The other calls are not to suffer.
-                        let _panic = guard(move || call.complete(raw));
-                    }
-                });
-                core.calls = core.calls.saturating_sub(count);
-                self.notify_followers(&core);
-            } else if core.is_over {
-                return;
-            } else if core.calls == 0 || core.has_leader {
-                self.chores.wait(&mut core);
-            } else {
-                self.lead(&mut core, Patience::Sleep);
-            }
+        let finished = core.floor.take_finished();
+        let mut completing = self.completing.lock();
+        completing.extend(finished);
+        let has_some = !completing.is_empty();
+        drop(completing);
+        if has_some {
+            let count = MutexGuard::unlocked(&mut core, || self.complete_all());
+            core.calls = core.calls.saturating_sub(count);
+            self.notify_followers(&core);
+        } else if core.is_over {
+            return false;
+        } else if core.calls == 0 || core.has_leader {
+            wait_until(&self.chores, &mut core, deadline);
+        } else {
+            self.lead(&mut core, Patience::Sleep, deadline);
         }
+        true
+    }
+
+    /// Completes what there is; returns how many calls that were.
+    fn complete_all(&self) -> usize {
+        let mut count = 0;
+        while let Some((call, raw)) = self.next_to_complete() {
+            // Wakers and destructors are the user's. The other calls are not to suffer.
+            let _panic = guard(move || call.complete(raw));
+            count += 1;
+        }
+        count
+    }
+
+    fn next_to_complete(&self) -> Option<(Arc<Call>, Raw)> {
+        self.completing.lock().pop_front()
+    }
+
+    /// Has the pool's own thread, in a callback, go on with its work until `call` is done or `deadline` passes: nobody
+    /// else would. Does nothing on any other thread.
+    pub(crate) fn await_call(&self, call: &Call, deadline: Deadline) {
+        if SERVED.get() != std::ptr::from_ref(self).addr() {
+            return;
+        }
+        while !call.is_ready() && !deadline.has_passed() && self.serve_once(deadline) {}
     }
 
     /// Finds out what the caller of `job` does next, and leads if nobody does.
@@ -383,19 +424,19 @@ impl Shared {
                 continue;
             }
             has_led = true;
-            self.lead(&mut core, patience);
+            self.lead(&mut core, patience, Deadline::NEVER);
         }
     }
 
-    /// Leads for one round.
-    fn lead(&self, core: &mut MutexGuard<'_, Core>, patience: Patience) {
+    /// Leads for one round, in which it sleeps until `limit` at most.
+    fn lead(&self, core: &mut MutexGuard<'_, Core>, patience: Patience, limit: Deadline) {
         core.has_leader = true;
         let has_news = core.floor.pump();
         if core.floor.has_finished() {
             self.chores.notify_one();
         }
         if !has_news && patience != Patience::Now {
-            self.rest(core, patience);
+            self.rest(core, patience, limit);
         }
         core.has_leader = false;
         self.notify_followers(core);
@@ -418,7 +459,7 @@ impl Shared {
     }
 
     /// Waits until there is news: spins if a processor is free for that, then sleeps.
-    fn rest(&self, core: &mut MutexGuard<'_, Core>, patience: Patience) {
+    fn rest(&self, core: &mut MutexGuard<'_, Core>, patience: Patience, limit: Deadline) {
         core.floor.staff().settle();
         let Core { floor, spin, .. } = &mut **core;
         let may_spin = patience == Patience::Wait && !floor.keeps_busy(limits::processors());
@@ -432,7 +473,7 @@ impl Shared {
         if !core.floor.announce_sleep() && !has_chores && !core.is_over {
             core.is_asleep = true;
             core.sleeps_until = core.floor.next_deadline();
-            let deadline = deadline(core.sleeps_until);
+            let deadline = until(core.sleeps_until, limit);
             let watch = &self.watch;
             let start = Instant::now();
             // It fails only where the set itself is gone; then the next round looks again.
@@ -487,13 +528,23 @@ impl Core {
     }
 }
 
-/// A moment of the monotonic clock as a deadline.
-fn deadline(moment: Option<u64>) -> Deadline {
+/// Waits for a notification until the deadline passes.
+fn wait_until(condition: &Condvar, core: &mut MutexGuard<'_, Core>, deadline: Deadline) {
+    match deadline.remaining() {
+        None => condition.wait(core),
+        Some(left) => {
+            let _timed_out = condition.wait_for(core, left);
+        }
+    }
+}
+
+/// A moment of the monotonic clock, or `limit` if that is sooner.
+fn until(moment: Option<u64>, limit: Deadline) -> Deadline {
     match moment {
-        None => Deadline::NEVER,
+        None => limit,
         Some(moment) => {
             let left = moment.saturating_sub(clock::monotonic_nanos());
-            Deadline::after(Duration::from_nanos(left))
+            limit.or_after(Duration::from_nanos(left))
         }
     }
 }

@@ -91,9 +91,10 @@ impl<'pool, C, Takes> Job<'pool, C, Takes> {
     /// is visible: with the result of [`apply`](Job::apply) and [`apply_async`](Job::apply_async), with all results of
     /// [`map`](Job::map) and [`map_async`](Job::map_async).
     ///
-    /// Callbacks of asynchronous calls run on the pool's thread, one after the other: a slow one holds up the others, and
-    /// one that waits for another call of the same pool waits for ever. A panic in one is printed and costs nothing else.
-    /// Callbacks of the calls that wait run on the caller's thread.
+    /// Callbacks of asynchronous calls run on the pool's thread, one after the other, in the order in which the calls have
+    /// ended: a slow one holds up the others. One that [gets](crate::AsyncResult::get) another result of the same pool has other
+    /// callbacks run meanwhile; one that awaits such a result, or its own, waits for ever. A panic in one is printed and
+    /// costs nothing else. Callbacks of the calls that wait run on the caller's thread.
     ///
     /// # Examples
     ///

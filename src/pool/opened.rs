@@ -232,25 +232,26 @@ where
     AsyncResult::new(call, decode_all::<R>, place)
 }
 
-/// Where a call is under way; one that could not be made has failed.
+/// Jobs are numbered from 1 on.
+const NO_JOB: u64 = 0;
+
+/// Where a call is under way; one that could not be made has failed, and is of no job.
 fn placed(
     driver: &Driver,
     call: &Arc<Call>,
     made: Result<(u64, Option<usize>), TaskError>,
-) -> Option<Place> {
+) -> Place {
     let shared = driver.shared();
-    match made {
-        Ok((job, item)) => Some(Place {
-            pool: Arc::downgrade(shared),
-            job,
-            item,
-        }),
-        Err(error) => {
-            if shared.refuse_call(Arc::clone(call), error.clone()).is_err() {
-                // There is no thread that could: then here.
-                call.complete(Raw::Failed(error));
-            }
-            None
+    let (job, item) = made.unwrap_or_else(|error| {
+        if shared.refuse_call(Arc::clone(call), error.clone()).is_err() {
+            // There is no thread that could: then here.
+            call.complete(Raw::Failed(error));
         }
+        (NO_JOB, None)
+    });
+    Place {
+        pool: Arc::downgrade(shared),
+        job,
+        item,
     }
 }

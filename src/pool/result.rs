@@ -39,7 +39,7 @@ use std::time::Duration;
 pub struct AsyncResult<R> {
     call: Arc<Call>,
     decode: Decode<R>,
-    place: Option<Place>,
+    place: Place,
     owner: u32,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Place {
 }
 
 impl<R: 'static> AsyncResult<R> {
-    pub(crate) fn new(call: Arc<Call>, decode: Decode<R>, place: Option<Place>) -> AsyncResult<R> {
+    pub(crate) fn new(call: Arc<Call>, decode: Decode<R>, place: Place) -> AsyncResult<R> {
         AsyncResult {
             call,
             decode,
@@ -81,7 +81,7 @@ impl<R: 'static> AsyncResult<R> {
     /// ```
     pub fn get(self) -> Result<R, TaskError> {
         self.check_owner()?;
-        self.call.wait(Deadline::NEVER);
+        self.wait(Deadline::NEVER);
         self.take()
     }
 
@@ -105,7 +105,17 @@ impl<R: 'static> AsyncResult<R> {
         if let Err(error) = self.check_owner() {
             return Some(Err(error));
         }
-        self.call.wait(Deadline::after(limit)).then(|| self.take())
+        self.wait(Deadline::after(limit)).then(|| self.take())
+    }
+
+    /// Waits until the call is done or `deadline` passes; returns whether it is done.
+    fn wait(&self, deadline: Deadline) -> bool {
+        if !self.call.is_ready() {
+            if let Some(pool) = self.place.pool.upgrade() {
+                pool.await_call(&self.call, deadline);
+            }
+        }
+        self.call.wait(deadline)
     }
 
     /// Tells whether the call is done: then [`get`](AsyncResult::get) does not wait.
@@ -139,12 +149,8 @@ impl<R: 'static> AsyncResult<R> {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn cancel(&self) {
-        let pool = self
-            .place
-            .as_ref()
-            .and_then(|place| Some((place.pool.upgrade()?, place)));
-        if let Some((pool, place)) = pool {
-            pool.cancel(place.job, place.item);
+        if let Some(pool) = self.place.pool.upgrade() {
+            pool.cancel(self.place.job, self.place.item);
         }
     }
 

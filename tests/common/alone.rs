@@ -82,6 +82,12 @@ pub(crate) fn in_own_process(test: &str, limit: Duration, body: impl FnOnce() + 
         "{test} by itself: {}\n{}\n{}",
         ended.status, ended.stdout, ended.stderr
     );
+    // What it has measured, without what libtest says.
+    let is_ours =
+        |line: &&str| line.starts_with("told ") || line.contains('=') || line.contains(" us");
+    for line in ended.stdout.lines().filter(is_ours) {
+        println!("{line}");
+    }
     ended.assert_nothing_left();
 }
 

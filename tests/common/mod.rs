@@ -11,6 +11,7 @@
 
 pub(crate) mod alone;
 pub(crate) mod census;
+pub(crate) mod fault;
 pub(crate) mod many;
 pub(crate) mod meet;
 pub(crate) mod unsafely;
@@ -185,6 +186,7 @@ pub(crate) fn clean(method: StartMethod, body: impl FnOnce(StartMethod)) {
     }
     let before = Census::now();
     body(method);
+    fault::forget();
     before.assert_nothing_added();
 }
 

@@ -20,6 +20,18 @@ pub(crate) fn exit_at_once(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// What the monotonic clock says, in nanoseconds: the same in all processes.
+pub(crate) fn monotonic_nanos() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time is valid for writing.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    assert_eq!(result, 0);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Touches memory that is not there.
 pub(crate) fn segfault() {
     let nowhere: *mut u8 = ptr::without_provenance_mut(black_box(4096));

@@ -1,8 +1,9 @@
 //! The dispatcher under random schedules of work, deaths, time limits and cancelling: every item has exactly one outcome,
-//! nobody idles while items wait, and deadlines are kept. proptest prints a failing schedule, and the seed for it.
+//! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::*;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 /// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
 #[derive(Default)]
@@ -24,6 +25,7 @@ struct World {
     charges: HashMap<(JobId, usize), u32>,
     cancelled: Vec<(JobId, usize)>,
     dispatcher: Dispatcher,
+    items_max: Option<usize>,
     models: Vec<Model>,
     /// Items of each open job that are still to be submitted, and outcomes by item.
     pending: HashMap<JobId, (usize, usize)>,
@@ -33,19 +35,23 @@ struct World {
 }
 
 impl World {
-    fn new(workers: usize) -> World {
+    fn new(workers: usize, items_max: Option<usize>) -> World {
         let mut world = World {
             now: 1,
             terms: HashMap::new(),
             charges: HashMap::new(),
             cancelled: Vec::new(),
             dispatcher: Dispatcher::new(workers),
+            items_max,
             models: (0..workers).map(|_| Model::default()).collect(),
             pending: HashMap::new(),
             outcomes: HashMap::new(),
             closed: Vec::new(),
             batches: 0,
         };
+        if let Some(items_max) = items_max {
+            world.dispatcher.limit_items(items_max);
+        }
         for worker in 0..workers {
             world.start(worker);
         }
@@ -208,6 +214,9 @@ impl World {
                     model.permitted += piece.count;
                 }
                 Action::Retire { worker } => {
+                    let model = &self.models[worker];
+                    assert_eq!(Some(model.told), self.items_max, "replaced too soon");
+                    assert_eq!(model.items.len(), model.told, "replaced at work");
                     self.die(worker);
                     self.start(worker);
                     has_taken_back = true;
@@ -276,6 +285,11 @@ impl World {
         if model.is_up && model.begun < model.permitted && model.begun == model.told {
             model.begun += 1;
             model.began = self.now;
+            let begun = model.begun;
+            assert!(
+                self.items_max.is_none_or(|most| begun <= most),
+                "replaced too late"
+            );
         }
     }
 
@@ -358,74 +372,103 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+/// How many schedules are tried in a run.
+const SCHEDULES: u32 = 2000;
 
-    #[test]
-    fn every_item_has_exactly_one_outcome(
-        workers in 1..4usize,
-        steps in prop::collection::vec(step(), 0..400),
-    ) {
-        let mut world = World::new(workers);
-        world.open(100, None);
-        let mut totals = HashMap::from([(1, 100)]);
-        for step in steps {
-            match step {
-                Step::Begin(worker) => world.begin(worker % workers),
-                Step::Tell(worker, nanos) => world.tell(worker % workers, nanos),
-                Step::Die(worker) => world.die(worker % workers),
-                Step::Start(worker) if !world.models[worker % workers].is_up => {
-                    world.start(worker % workers);
-                }
-                Step::Start(_) => {}
-                Step::Submit => world.submit(),
-                Step::Pass(nanos) => world.pass(nanos),
-                Step::Cancel(job, item) => world.cancel(job, item),
-                Step::Open(items, piece, limit, retries) => {
-                    world.open_with(items, piece, limit, retries);
-                    totals.insert(world.dispatcher.next_job - 1, items);
-                }
-                Step::Close(job) => world.close(job),
+#[test]
+fn every_item_has_exactly_one_outcome_nobody_idles_and_deadlines_are_kept() {
+    let given = std::env::var("MULTIPROCESS_TEST_SEED").ok();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = given.map_or_else(
+        || now.unwrap_or_default().as_nanos() as u64,
+        |seed| seed.parse().unwrap(),
+    );
+    println!("MULTIPROCESS_TEST_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig {
+        cases: SCHEDULES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let schedules = (
+        1..4usize,
+        prop::option::of(1..20usize),
+        prop::collection::vec(step(), 0..400),
+    );
+    let outcome = TestRunner::new_with_rng(config, rng).run(&schedules, run_schedule);
+    if let Err(failure) = outcome {
+        panic!("MULTIPROCESS_TEST_SEED={seed}: {failure}");
+    }
+}
+
+/// Runs a schedule, and then all that is left to its end. Who idles and what is overdue is checked after each step.
+fn run_schedule(
+    (workers, items_max, steps): (usize, Option<usize>, Vec<Step>),
+) -> Result<(), TestCaseError> {
+    let mut world = World::new(workers, items_max);
+    world.open(100, None);
+    let mut totals = HashMap::from([(1, 100)]);
+    for step in steps {
+        match step {
+            Step::Begin(worker) => world.begin(worker % workers),
+            Step::Tell(worker, nanos) => world.tell(worker % workers, nanos),
+            Step::Die(worker) => world.die(worker % workers),
+            Step::Start(worker) if !world.models[worker % workers].is_up => {
+                world.start(worker % workers);
             }
-            world.feed();
+            Step::Start(_) => {}
+            Step::Submit => world.submit(),
+            Step::Pass(nanos) => world.pass(nanos),
+            Step::Cancel(job, item) => world.cancel(job, item),
+            Step::Open(items, piece, limit, retries) => {
+                world.open_with(items, piece, limit, retries);
+                totals.insert(world.dispatcher.next_job - 1, items);
+            }
+            Step::Close(job) => world.close(job),
         }
-        // From here on nothing goes wrong any more, and everything ends.
-        for worker in 0..workers {
-            if !world.models[worker].is_up {
-                world.start(worker);
-            }
-        }
-        for _ in 0..100_000 {
-            world.submit();
-            world.feed();
-            for worker in 0..workers {
-                world.begin(worker);
-                world.tell(worker, 1_000);
-            }
-            let is_idle = (0..workers).all(|worker| !world.dispatcher.is_busy(worker));
-            // A worker that has just passed over what was taken back is idle, though that is ready to be sent again.
-            if world.pending.is_empty() && is_idle && world.dispatcher.ready.is_empty() {
-                break;
-            }
-        }
-        for (job, items) in totals {
-            for item in 0..items {
-                let outcomes = world.outcomes.get(&(job, item)).copied().unwrap_or(0);
-                let is_wanted =
-                    !world.closed.contains(&job) && !world.cancelled.contains(&(job, item));
-                let expected = u32::from(is_wanted);
-                prop_assert!(
-                    outcomes == expected || (expected == 0 && outcomes == 1),
-                    "item {} of job {} has {} outcomes", item, job, outcomes
-                );
-            }
+        world.feed();
+    }
+    // From here on nothing goes wrong any more, and everything ends.
+    for worker in 0..workers {
+        if !world.models[worker].is_up {
+            world.start(worker);
         }
     }
+    for _ in 0..100_000 {
+        world.submit();
+        world.feed();
+        for worker in 0..workers {
+            world.begin(worker);
+            world.tell(worker, 1_000);
+        }
+        let is_idle = (0..workers).all(|worker| !world.dispatcher.is_busy(worker));
+        // A worker that has just passed over what was taken back is idle, though that is ready to be sent again.
+        if world.pending.is_empty() && is_idle && world.dispatcher.ready.is_empty() {
+            break;
+        }
+    }
+    for (job, items) in totals {
+        for item in 0..items {
+            let outcomes = world.outcomes.get(&(job, item)).copied().unwrap_or(0);
+            let is_wanted = !world.closed.contains(&job) && !world.cancelled.contains(&(job, item));
+            let expected = u32::from(is_wanted);
+            prop_assert!(
+                outcomes == expected || (expected == 0 && outcomes == 1),
+                "item {} of job {} has {} outcomes",
+                item,
+                job,
+                outcomes
+            );
+        }
+    }
+    Ok(())
 }
 
 #[test]
 fn a_slow_item_does_not_hold_up_those_behind_it() {
-    let mut world = World::new(2);
+    let mut world = World::new(2, None);
     world.open(40, Some(20));
     world.submit();
     world.feed();
@@ -444,7 +487,7 @@ fn a_slow_item_does_not_hold_up_those_behind_it() {
 
 #[test]
 fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, None);
     world.open(2, Some(1));
     let mut deaths = 0;
     while world.outcomes.len() < 2 {
