@@ -106,6 +106,130 @@ each_method_alone!(
     }
 );
 
+each_method_alone!(
+    a_process_that_floods_its_own_socket_keeps_nobody_longer_than_the_limit,
+    |method| {
+        let child = Process::builder().start_method(method).spawn((), |()| {
+            std::thread::sleep(Duration::from_millis(100));
+            unsafely::flood_sockets()
+        });
+        let mut child: Process<()> = child.unwrap();
+        for _ in 0..5 {
+            let limit = Duration::from_millis(100);
+            assert!(child.wait_timeout(limit).unwrap().is_none());
+        }
+        assert!(child.is_alive());
+        child.kill().unwrap();
+        // It is heard no more, not even of its end.
+        let error = child.wait().unwrap_err().to_string();
+        assert!(error.contains("filled the socket"), "{error}");
+        assert!(!child.is_alive());
+        assert!(child.join().unwrap_err().is_crash());
+    }
+);
+
+each_method_alone!(
+    a_result_that_there_is_no_descriptor_left_to_receive_is_told,
+    |method| {
+        // One that is large travels in a memory file.
+        let child = Process::builder().start_method(method);
+        let mut child = child.spawn((), |()| vec![1_u8; 1 << 20]).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
+        let mut taken = Vec::new();
+        while let Ok(file) = fs::File::open("/dev/null") {
+            taken.push(file);
+        }
+        let ended = child.wait();
+        drop(taken);
+        assert!(ended.unwrap().success());
+        let error = child.join().unwrap_err();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert_eq!(error.kind(), TaskErrorKind::System, "{error}");
+        assert!(
+            error.to_string().contains("RLIMIT_NOFILE is 100"),
+            "{error}"
+        );
+    }
+);
+
+#[test]
+fn a_server_that_may_open_no_more_refuses_and_lives_on() {
+    let name = "a_server_that_may_open_no_more_refuses_and_lives_on";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        // The server takes what the hard limit allows, and needs a descriptor for each process that runs.
+        setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
+        let servers = || -> Vec<u32> {
+            let family = family(std::process::id(), alone::mark().as_deref());
+            let servers = family.iter().filter(|one| one.command == "forkserver");
+            servers.map(|server| server.pid).collect()
+        };
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let start = || Process::builder().start_method(method);
+            assert_eq!(start().spawn(1, |n: i32| n).unwrap().join().unwrap(), 1);
+            // A process that was forked just now has its name still.
+            let [server] = servers()[..] else {
+                panic!("one server")
+            };
+            let mut refused = None;
+            for _ in 0..60 {
+                let sleeper = start().daemon(true).spawn((), |()| {
+                    loop {
+                        std::thread::park();
+                    }
+                });
+                let sleeper: multiprocess::Result<Process<()>> = sleeper;
+                if let Err(error) = sleeper {
+                    refused = Some(error.to_string());
+                    break;
+                }
+            }
+            let refused = refused.expect("more processes than descriptors");
+            assert!(refused.contains("RLIMIT_NOFILE is 40"), "{refused}");
+            assert!(servers().contains(&server));
+            let sleepers = multiprocess::active_children();
+            assert!(sleepers.len() > 10, "{sleepers:?}");
+            sleepers.iter().for_each(|one| kill_hard(one.pid()));
+            poll(LIMIT, multiprocess::active_children, Vec::is_empty);
+            assert_eq!(start().spawn(2, |n: i32| n).unwrap().join().unwrap(), 2);
+            assert!(servers().contains(&server));
+        }
+    });
+}
+
+#[test]
+fn who_has_given_up_rights_starts_nothing_that_has_them() {
+    let name = "who_has_given_up_rights_starts_nothing_that_has_them";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        let user = || nix::unistd::geteuid().as_raw();
+        let start = |method| Process::builder().start_method(method).daemon(true);
+        let methods = [StartMethod::ForkServer, StartMethod::Spawn];
+        let forever = |()| loop {
+            std::thread::park();
+        };
+        let before: Vec<Process<()>> = methods
+            .iter()
+            .map(|&method| start(method).spawn((), forever).unwrap())
+            .collect();
+        let was_root = nix::unistd::geteuid().is_root();
+        if was_root {
+            unsafely::become_nobody();
+        }
+        for method in methods {
+            let child = start(method).spawn((), |()| nix::unistd::geteuid().as_raw());
+            assert_eq!(child.unwrap().join().unwrap(), user());
+        }
+        assert_eq!(multiprocess::active_children().len(), 2);
+        if was_root {
+            // It may not be signalled any more, and ends with the program.
+            assert!(before.iter().all(|child| child.kill().is_err()));
+        }
+        assert!(before.iter().all(Process::is_alive));
+    });
+}
+
 /// Encodes as a length, and wants to be decoded as that many bytes.
 struct Lie(u64);
 

@@ -5,7 +5,7 @@
 //! server is gone as well, so is the status, and that is said. If the server has been stopped, whoever needs it has it go on.
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, TaskError};
+use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::process::family;
 use crate::process::request::{Hello, News, Role};
 use crate::sys::pidfd::PidFd;
@@ -96,8 +96,14 @@ pub(crate) struct Child {
     status: OwnedFd,
     teller: Teller,
     returned: Option<Arrived>,
+    /// How many records came that are no news.
+    nonsense: usize,
     end: End,
 }
+
+/// How many records that are no news are taken from one process. It can write into the socket of its own news: one that does
+/// not stop is heard no more, and only the kernel says when it ends.
+const NONSENSE_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -170,6 +176,7 @@ impl Starting {
             status: self.status,
             teller: self.teller,
             returned,
+            nonsense: 0,
             end: End::Running,
         })
     }
@@ -179,11 +186,19 @@ impl Starting {
         let mut returned = None;
         self.wait_until_told(&operation)?;
         self.spare = None;
+        let mut nonsense = 0;
         loop {
+            if nonsense > NONSENSE_MAX {
+                let why = "it fills the socket of its news";
+                return Err(NotStarted::Refused(Error::refused(operation(), why)));
+            }
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The process itself can write there already; what is no news of the server's is passed over.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    nonsense += 1;
+                    continue;
+                }
                 Err(error) => {
                     let limit = limits::behind(&error);
                     let error = Error::limit(operation(), error, limit);
@@ -203,6 +218,7 @@ impl Starting {
                     (News::Returned(result), last) => {
                         news.descriptors.extend(last);
                         let came = (news.payload, news.descriptors);
+                        nonsense += usize::from(returned.is_some());
                         returned = Some(Arrived(result.map(|()| came)));
                         continue;
                     }
@@ -355,28 +371,44 @@ impl Child {
         }
     }
 
-    /// Takes in the news that are there; returns whether no more can come.
+    /// Takes in the news that are there; returns whether no more can come, or are listened to.
     fn take_news(&mut self) -> io::Result<bool> {
-        loop {
+        use io::ErrorKind::{ConnectionReset, InvalidData, WouldBlock};
+        while self.nonsense <= NONSENSE_MAX {
             match record::receive::<News>(self.status.as_fd(), Patience::Now) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
+                Err(error) if error.kind() == WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ConnectionReset => return Ok(true),
                 // The process itself can write there; what is no news of the server's is passed over.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == InvalidData => self.nonsense += 1,
+                // The record is gone. That of a result is the only one that needs descriptors or much memory.
+                Err(error) => {
+                    self.nonsense += 1;
+                    if self.returned.is_none() {
+                        self.returned = Some(lost_result(&error));
+                    }
+                }
                 Ok(None) => return Ok(true),
                 Ok(Some(news)) => match news.head {
                     News::Returned(result) => {
                         let came = (news.payload, news.descriptors);
+                        self.nonsense += usize::from(self.returned.is_some());
                         self.returned = Some(Arrived(result.map(|()| came)));
                     }
                     News::Exited { status } => {
                         self.end = End::Exited(ExitStatus::from_raw(status));
                         return Ok(true);
                     }
-                    News::Started { .. } | News::Refused { .. } => {}
+                    News::Started { .. } | News::Refused { .. } => self.nonsense += 1,
                 },
             }
         }
+        Ok(true)
     }
+}
+
+/// What is known of a result that came and could not be taken in.
+fn lost_result(error: &io::Error) -> Arrived {
+    let limit = limits::behind(error).map_or(String::new(), |limit| format!(" ({limit})"));
+    let why = format!("its result could not be received: {error}{limit}");
+    Arrived(Err(TaskError::new(TaskErrorKind::System, why)))
 }

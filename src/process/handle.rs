@@ -357,7 +357,7 @@ impl<T> Process<T> {
                 "cannot tell how process {:?} (pid {}) ended",
                 self.name, self.pid
             ),
-            "the fork server was killed before it could report",
+            "nobody is left to tell: the fork server was killed, or the process has filled the socket of its news",
         )
     }
 }

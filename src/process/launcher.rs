@@ -10,7 +10,7 @@ use crate::process::family;
 use crate::process::forked;
 use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
 use crate::process::server::inviting;
-use crate::sys::identity::{self, exit_now};
+use crate::sys::identity::{self, Rights, exit_now};
 use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
@@ -50,9 +50,15 @@ struct Server {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     bounds: Option<Bounds>,
+    /// What it was born with, and so are its children.
+    rights: Rights,
 }
 
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+
+/// Servers that were born when this process had other rights. They start nothing more, since that would have those rights;
+/// what they have started runs on, and their daemons end with this process.
+static RETIRED: Mutex<Vec<Server>> = Mutex::new(Vec::new());
 
 /// Lifelines of servers that died while non-daemons may have run on, with who had started them.
 static OUTLIVING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
@@ -62,14 +68,15 @@ static OUTLIVING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
 extern "C" fn settle() {
     // Another thread that starts a process just now holds these for a moment only.
     let patience = Duration::from_secs(1);
-    let (Some(mut server), Some(mut outliving)) = (
+    let (Some(mut server), Some(mut retired), Some(mut outliving)) = (
         SERVER.try_lock_for(patience),
+        RETIRED.try_lock_for(patience),
         OUTLIVING.try_lock_for(patience),
     ) else {
         return;
     };
     let mut lifelines = std::mem::take(&mut *outliving);
-    if let Some(server) = server.take() {
+    for server in server.take().into_iter().chain(retired.drain(..)) {
         if server.is_ours() {
             // A process that was forked from this one may hold the socket as well.
             socket::end_sending(server.requests.as_fd());
@@ -131,6 +138,7 @@ pub(crate) fn fork_here(
 /// In a forked process: what the parent has started is none of its own.
 fn forget_parent() {
     drop(SERVER.lock().take());
+    RETIRED.lock().clear();
     OUTLIVING.lock().clear();
 }
 
@@ -162,9 +170,13 @@ fn refuse_too_deep(identity: &Identity) -> Result<String> {
 /// that answers.
 pub(crate) fn ask_who_lives() -> Vec<(String, u32)> {
     let slot = SERVER.lock();
-    let Some(server) = slot.as_ref().filter(|server| server.is_ours()) else {
-        return Vec::new();
-    };
+    let retired = RETIRED.lock();
+    let servers = slot.as_ref().into_iter().chain(retired.iter());
+    let ours = servers.filter(|server| server.is_ours());
+    ours.flat_map(ask_who_lives_of).collect()
+}
+
+fn ask_who_lives_of(server: &Server) -> Vec<(String, u32)> {
     let Ok((answer, theirs)) = socket::record_pair() else {
         return Vec::new();
     };
@@ -255,6 +267,7 @@ pub(crate) fn start(
     let spare = descriptor::spare(&status).map_err(failed)?;
 
     let mut slot = SERVER.lock();
+    retire(&mut slot).map_err(failed)?;
     let mut starts_left = SERVERS_MAX;
     loop {
         let server = match slot.take().filter(Server::is_ours) {
@@ -282,6 +295,22 @@ pub(crate) fn start(
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// Has the server start nothing more if it was born with other rights than this process has now.
+fn retire(slot: &mut Option<Server>) -> io::Result<()> {
+    let Some(server) = slot else { return Ok(()) };
+    if server.rights == Rights::now()? {
+        return Ok(());
+    }
+    let mut retired = RETIRED.lock();
+    let now = Deadline::after(Duration::ZERO);
+    let has_ended = |one: &Server| readable([one.process.as_fd()], now).is_ok_and(|[ended]| ended);
+    let (ended, serving): (Vec<Server>, Vec<Server>) = retired.drain(..).partition(has_ended);
+    *retired = serving;
+    retired.extend(slot.take());
+    ended.into_iter().for_each(Server::bury);
+    Ok(())
 }
 
 /// How many servers are started for one process, where each dies at once.
@@ -321,6 +350,7 @@ impl Server {
         }
         settle_at_exit();
         let owner = identity::pid();
+        let rights = Rights::now()?;
         let nonce = identity::nonce()?;
         let ourselves = PidFd::open(owner)?;
         let (requests, theirs) = socket::record_pair()?;
@@ -347,6 +377,7 @@ impl Server {
             environment,
             directory,
             bounds: None,
+            rights,
         })
     }
 

@@ -41,6 +41,8 @@ struct Server {
     bounds: Bounds,
     beyond: Bounds,
     news: ChildNews,
+    /// Keeps room for one descriptor; of what, does not matter.
+    spare: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -91,12 +93,14 @@ impl Server {
             bounds: Bounds::now(),
             beyond: Bounds::default(),
             news,
+            spare: None,
         })
     }
 
     /// Returns in the server when the application has ended, and in each forked child at once. What the server holds
     /// is closed on the way out.
     fn run(mut self) -> io::Result<Option<Box<Entrance>>> {
+        self.keep_spare();
         loop {
             let waited_for = [
                 self.requests.as_fd(),
@@ -108,18 +112,29 @@ impl Server {
                 self.collect()?;
             }
             if request {
-                match record::receive::<Hello>(self.requests.as_fd(), Patience::Now) {
+                // Its place is for the socket on which to say that there is no room for more.
+                self.spare = None;
+                let mut first = None;
+                let received = record::receive_or_first::<Hello>(self.requests.as_fd(), &mut first);
+                match received {
                     Ok(Some(record)) => {
                         if let Next::Child(entrance) = self.answer(record) {
                             return Ok(Some(entrance));
                         }
+                        self.keep_spare();
                         continue;
                     }
                     Ok(None) => break,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                    Err(error) if error.raw_os_error() == Some(limits::TOO_MANY_OPEN) => {
+                        if let Some(status) = first {
+                            refuse(&status, "the server", &error);
+                        }
+                    }
                     Err(_) => break,
                 }
+                self.keep_spare();
             }
             if is_orphan {
                 break;
@@ -127,6 +142,11 @@ impl Server {
         }
         self.kill_daemons();
         Ok(None)
+    }
+
+    /// Where there is no room for it now, a later request is not answered if there is none then.
+    fn keep_spare(&mut self) {
+        self.spare = descriptor::spare(&self.lifeline).ok();
     }
 
     fn answer(&mut self, record: Record<Hello>) -> Next {
@@ -171,7 +191,13 @@ impl Server {
             return Next::Server;
         };
         if !is_daemon {
-            entrance.lifeline = self.lifeline.try_clone().ok();
+            match self.lifeline.try_clone() {
+                Ok(lifeline) => entrance.lifeline = Some(lifeline),
+                Err(error) => {
+                    refuse(&entrance.status, "the server", &error);
+                    return Next::Server;
+                }
+            }
         }
         let must_execute = identity::require_single_thread().is_err();
         let started = if entrance.request.method == StartMethod::Spawn || must_execute {
@@ -211,10 +237,7 @@ impl Server {
                 };
                 self.children.insert(pid, child);
             }
-            Err((what, error)) => {
-                let news = News::refused(what, &error);
-                let _gone = record::send(status.as_fd(), &news, &[], &[], Patience::Now);
-            }
+            Err((what, error)) => refuse(&status, what, &error),
         }
         Next::Server
     }
@@ -263,6 +286,12 @@ impl Server {
             }
         }
     }
+}
+
+/// Tells that the process was not started.
+fn refuse(status: &OwnedFd, what: &str, error: &io::Error) {
+    let news = News::refused(what, error);
+    let _gone = record::send(status.as_fd(), &news, &[], &[], Patience::Now);
 }
 
 /// Executes the program for one process. Its greeting waits in a socket that the image inherits.

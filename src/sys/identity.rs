@@ -11,6 +11,28 @@ pub(crate) fn pid() -> u32 {
     std::process::id()
 }
 
+/// Whose rights a process has: its users, its groups, its further groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    users: [u32; 3],
+    groups: [u32; 3],
+    further: Vec<u32>,
+}
+
+impl Rights {
+    /// Those of this thread; the C library sees to it that all threads have the same.
+    pub(crate) fn now() -> io::Result<Rights> {
+        let users = nix::unistd::getresuid()?;
+        let groups = nix::unistd::getresgid()?;
+        let further = nix::unistd::getgroups()?;
+        Ok(Rights {
+            users: [users.real, users.effective, users.saved].map(nix::unistd::Uid::as_raw),
+            groups: [groups.real, groups.effective, groups.saved].map(nix::unistd::Gid::as_raw),
+            further: further.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        })
+    }
+}
+
 /// The process that made this one, or whoever adopted it.
 pub(crate) fn parent_pid() -> u32 {
     std::os::unix::process::parent_id()

@@ -37,6 +37,9 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     }
 }
 
+/// The error of a process that may open no more descriptors.
+pub(crate) const TOO_MANY_OPEN: i32 = libc::EMFILE;
+
 /// How large a file may be that this process writes to. The kernel kills who writes past it, unless a signal is ignored.
 pub(crate) fn file_size() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)

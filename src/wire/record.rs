@@ -4,6 +4,7 @@
 //! receiver that is busy, and a sender may end before anybody reads. More descriptors than the kernel carries with one record
 //! travel in a *bag*: a socket that holds them, in records of its own, and that travels by descriptor itself.
 
+use crate::sys::limits::TOO_MANY_OPEN;
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, RECORD_MAX};
 use crate::wire::codec;
@@ -79,12 +80,22 @@ fn pack_bag(descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     Ok(bag)
 }
 
+/// The most records that a bag holds: more than any process may have descriptors for.
+const BAG_MAX: usize = 8192;
+
+/// Takes everything out of a bag. Whoever keeps its other end could go on filling it, or leave it open: that is no bag.
 fn unpack_bag(bag: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
     let mut descriptors = Vec::new();
-    while let Some((_, some)) = socket::receive(bag.as_fd(), Patience::Now)? {
-        descriptors.extend(some);
+    for _ in 0..BAG_MAX {
+        match socket::receive(bag.as_fd(), Patience::Now) {
+            Ok(None) => return Ok(descriptors),
+            Ok(Some((_, some))) if some.is_empty() => break,
+            Ok(Some((_, some))) => descriptors.extend(some),
+            Err(error) if error.raw_os_error() == Some(TOO_MANY_OPEN) => return Err(error),
+            Err(_) => break,
+        }
     }
-    Ok(descriptors)
+    Err(torn())
 }
 
 /// Receives one record; `None` at the end.
@@ -92,9 +103,37 @@ pub(crate) fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     patience: Patience,
 ) -> io::Result<Option<Record<T>>> {
-    let Some((mut bytes, mut descriptors)) = socket::receive(socket, patience)? else {
+    match socket::receive(socket, patience)? {
+        None => Ok(None),
+        Some((bytes, descriptors)) => read(bytes, descriptors).map(Some),
+    }
+}
+
+/// As [`receive`], at once; where not all descriptors of the record could be opened, the first one is put into `first`, if
+/// that one could, so that its sender can be told.
+pub(crate) fn receive_or_first<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    first: &mut Option<OwnedFd>,
+) -> io::Result<Option<Record<T>>> {
+    let mut bytes = vec![0; RECORD_MAX];
+    let Some(part) = socket::receive_into(socket, &mut bytes, Patience::Now)? else {
         return Ok(None);
     };
+    if part.lost_descriptors {
+        *first = part.descriptors.into_iter().next();
+        return Err(io::Error::from_raw_os_error(TOO_MANY_OPEN));
+    }
+    if part.is_cut {
+        return Err(torn());
+    }
+    bytes.truncate(part.len);
+    read(bytes, part.descriptors).map(Some)
+}
+
+fn read<T: DeserializeOwned>(
+    mut bytes: Vec<u8>,
+    mut descriptors: Vec<OwnedFd>,
+) -> io::Result<Record<T>> {
     let marks = bytes.get(8).copied().ok_or_else(torn)?;
     if marks & IN_MEMORY != 0 {
         if descriptors.is_empty() {
@@ -115,11 +154,11 @@ pub(crate) fn receive<T: DeserializeOwned>(
     let head = codec::decode(head)
         .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, format!("a record: {why}")))?;
     bytes.drain(..PREFIX + len);
-    Ok(Some(Record {
+    Ok(Record {
         head,
         payload: bytes,
         descriptors,
-    }))
+    })
 }
 
 fn read_memory(file: OwnedFd) -> io::Result<Vec<u8>> {
@@ -195,6 +234,24 @@ mod tests {
             let sent: Vec<u64> = descriptors.into_iter().map(inode).collect();
             assert_eq!(came, sent);
         }
+    }
+
+    #[test]
+    fn a_bag_that_is_still_being_filled_is_an_error() {
+        let (here, there) = socket::record_pair().unwrap();
+        let (filled, bag) = socket::record_pair().unwrap();
+        let mut marker = [0; PREFIX];
+        marker[8] = IN_BAG;
+        let send_bag =
+            || socket::send(here.as_fd(), &marker, &[bag.as_fd()], Patience::Now).unwrap();
+        send_bag();
+        let error = receive::<()>(there.as_fd(), Patience::Now).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        // Records without descriptors could be put there for ever.
+        socket::send(filled.as_fd(), b"+", &[], Patience::Now).unwrap();
+        send_bag();
+        let error = receive::<()>(there.as_fd(), Patience::Now).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -143,6 +143,17 @@ pub(crate) fn fill_sockets() {
     }
 }
 
+/// Sends records through every socket that this process has, for ever.
+pub(crate) fn flood_sockets() -> ! {
+    loop {
+        for number in 3..64 {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: the buffer has the length that is given; a number that is no socket is an error.
+            unsafe { libc::send(number, [9_u8; 16].as_ptr().cast(), 16, flags) };
+        }
+    }
+}
+
 /// Has `$play` run before `main`, on the only thread of the program, where the role that it finds is to fork.
 macro_rules! plays_before_main {
     ($play:path) => {
