@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod barrier;
 mod process;
 mod queue;
 mod sync;
