@@ -7,8 +7,10 @@
 mod common;
 
 mod barrier;
+mod connection;
 mod process;
 mod queue;
+mod shared;
 mod sync;
 
 use std::time::Duration;
