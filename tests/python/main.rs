@@ -6,8 +6,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod barrier;
+mod connection;
 mod process;
 mod queue;
+mod shared;
 mod sync;
 
 use std::time::Duration;
