@@ -132,7 +132,7 @@ fn state(free: u64, sleepers: u64) -> u64 {
     free << 32 | available | sleepers
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -15,10 +15,10 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::shm::Slot;
 use crate::sync::object::{allocate, arrive};
+use crate::sys::atomic::AtomicU64;
 use crate::sys::futex;
 use crate::sys::held::{Pending, Thread};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::sync::atomic::AtomicU64;
 
 const NODE: usize = 8;
 const LEN: usize = 16;

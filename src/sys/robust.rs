@@ -58,6 +58,7 @@
 //! deadline passes. It cannot make this process touch other memory, nor wait beyond its deadline.
 
 use crate::deadline::Deadline;
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex::{self, Watched};
 use crate::sys::held::{HELD_MAX, Pending, Thread};
 use crate::sys::limits;
@@ -66,7 +67,6 @@ use std::hint::spin_loop;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 // The low half, as the kernel has it.
 const WAITED: u64 = 1 << 31;
@@ -624,7 +624,7 @@ fn with_room(thread: Thread) -> Thread {
     thread
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::sys::memory::SealedMemory;

@@ -1,0 +1,7 @@
+//! The crate's own `sys::robust`, over the model of what it stands on.
+
+pub(crate) use crate::kernel::{futex, held, limits};
+pub(crate) use crate::memory as atomic;
+pub(crate) use crate::memory;
+#[path = "../../src/sys/robust.rs"]
+pub(crate) mod robust;
