@@ -132,7 +132,8 @@ fn state(free: u64, sleepers: u64) -> u64 {
     free << 32 | available | sleepers
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -624,7 +624,8 @@ fn with_room(thread: Thread) -> Thread {
     thread
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::sys::memory::SealedMemory;
