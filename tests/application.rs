@@ -10,7 +10,7 @@ use common::alone::{
 };
 use common::census::{ProcessInfo, poll, process};
 use common::meet::{Ear, Gate, pass, say};
-use common::unsafely::plays_before_main;
+use common::unsafely::{end_by, plays_before_main};
 use common::{LIMIT, assert_serves, every_method, pool};
 use multiprocess::{Pool, Process, StartMethod};
 use nix::sys::signal::Signal;
@@ -32,6 +32,7 @@ plays_before_main!(application);
 fn application() {
     let Some(role) = role() else { return };
     let (act, method) = act_and_method(&role);
+    end_by(Signal::SIGINT);
     match act {
         "sleeps" => sleep_in_workers(&pool(method, WORKERS)),
         "idles" => {

@@ -199,6 +199,13 @@ pub(crate) fn handle(signal: Signal) {
     unsafe { nix::sys::signal::sigaction(signal, &action) }.unwrap();
 }
 
+/// Has a signal of this kind end the process, as it does in a program of a terminal: who runs tests in the background may have
+/// it ignored.
+pub(crate) fn end_by(signal: Signal) {
+    // SAFETY: no function is installed.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+}
+
 /// Has signals of this kind ignored.
 pub(crate) fn ignore(signal: Signal) {
     // SAFETY: no function is installed.
