@@ -5,7 +5,7 @@
 mod common;
 
 use common::census::{Census, poll, process};
-use common::{LIMIT, LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
+use common::{LIMIT, LONG_LIMIT, assert_serves, every_method_alone, kill_hard, pool};
 use multiprocess::Process;
 use std::fs;
 
@@ -33,7 +33,7 @@ fn assert_steady(warm_up: usize, rounds: usize, round: impl Fn()) {
     );
 }
 
-each_method_alone!(ten_thousand_maps_leave_nothing, LONG_LIMIT, |method| {
+every_method_alone!(ten_thousand_maps_leave_nothing, LONG_LIMIT, |method| {
     let pool = pool(method, 2);
     assert_steady(100, 10_000, || {
         assert_eq!(
@@ -43,7 +43,7 @@ each_method_alone!(ten_thousand_maps_leave_nothing, LONG_LIMIT, |method| {
     });
 });
 
-each_method_alone!(
+every_method_alone!(
     ten_thousand_applies_with_captures_leave_nothing,
     LONG_LIMIT,
     |method| {
@@ -59,7 +59,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(two_hundred_pools_leave_nothing, LONG_LIMIT, |method| {
+every_method_alone!(two_hundred_pools_leave_nothing, LONG_LIMIT, |method| {
     assert_steady(3, 200, || {
         let pool = pool(method, 2);
         assert_eq!(
@@ -69,7 +69,7 @@ each_method_alone!(two_hundred_pools_leave_nothing, LONG_LIMIT, |method| {
     });
 });
 
-each_method_alone!(
+every_method_alone!(
     three_hundred_processes_leave_nothing,
     LONG_LIMIT,
     |method| {
@@ -83,7 +83,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+every_method_alone!(
     two_hundred_detached_processes_leave_nothing,
     LONG_LIMIT,
     |method| {
@@ -98,7 +98,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(three_hundred_crashes_leave_nothing, LONG_LIMIT, |method| {
+every_method_alone!(three_hundred_crashes_leave_nothing, LONG_LIMIT, |method| {
     let pool = pool(method, 2);
     let is_manned = || {
         pool.worker_pids()
@@ -117,7 +117,7 @@ each_method_alone!(three_hundred_crashes_leave_nothing, LONG_LIMIT, |method| {
     assert_serves(&pool);
 });
 
-each_method_alone!(
+every_method_alone!(
     a_thousand_dropped_imaps_leave_nothing,
     LONG_LIMIT,
     |method| {
@@ -130,7 +130,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(a_thousand_panics_leave_nothing, LONG_LIMIT, |method| {
+every_method_alone!(a_thousand_panics_leave_nothing, LONG_LIMIT, |method| {
     let pool = pool(method, 2);
     assert_steady(10, 1000, || {
         assert!(
