@@ -182,6 +182,32 @@ fn application() {
                     .is_panic()
             );
         }
+        "talks in parts" => {
+            print!("the parent's part, ");
+            let ends = Process::builder()
+                .start_method(method)
+                .spawn((), |()| print!("a child's part, "));
+            ends.unwrap().join().unwrap();
+            let panics = Process::builder().start_method(method).spawn((), |()| {
+                print!("a part before a panic, ");
+                panic!("enough");
+            });
+            assert!(panics.unwrap().join().map(|(): ()| ()).is_err());
+            print!("the end");
+        }
+        "closes what it has" => {
+            let mut process = Process::builder()
+                .start_method(method)
+                .spawn((), |()| {
+                    nix::unistd::close(1).unwrap();
+                    println!("to nobody");
+                    print!("nor this");
+                    7
+                })
+                .unwrap();
+            assert_eq!(process.wait().unwrap().code(), Some(0));
+            assert_eq!(process.join().unwrap(), 7);
+        }
         "leaves a daemon" | "leaves a non-daemon" | "keeps a non-daemon" | "dies with both" => {
             if matches!(act, "leaves a daemon" | "dies with both") {
                 let paths = (path("EAR"), path("GATE"));
@@ -233,6 +259,30 @@ every_method!(
         ended.assert_nothing_left();
     }
 );
+
+every_method!(what_is_printed_in_parts_is_there_once_each, |method| {
+    let ended = Application::new("application", &role_of("talks in parts", method))
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    for part in [
+        "the parent's part, ",
+        "a child's part, ",
+        "a part before a panic, ",
+        "the end",
+    ] {
+        assert_eq!(ended.stdout.matches(part).count(), 1, "{part}: {ended:?}");
+    }
+    ended.assert_nothing_left();
+});
+
+every_method!(one_that_has_closed_its_output_ends_well, |method| {
+    let ended = Application::new("application", &role_of("closes what it has", method))
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_nothing_left();
+});
 
 every_method!(a_panic_is_told_on_stderr_once, |method| {
     let ended = Application::new("application", &role_of("panics", method))
