@@ -2,6 +2,7 @@
 //! `TestStdinBadfiledescriptor`, `TestResourceTracker`.
 
 use crate::common::alone::{in_own_process, test_path};
+use crate::common::census::{process, wait_until_gone};
 use crate::common::meet::{Gate, pass};
 use crate::common::{
     LIMIT, each_method, each_method_alone, every_method, every_method_alone, kill_hard, pid_of,
@@ -321,7 +322,12 @@ fn assert_server_may_get(signal: Signal) {
     let old = first.join().unwrap();
     let waiting = builder(StartMethod::ForkServer).spawn(gate.path(), server);
     let mut waiting = waiting.unwrap();
+    let server_process = process(old).unwrap();
     kill(pid_of(old), signal).unwrap();
+    if signal == Signal::SIGKILL {
+        // A start that it dies over is an error: nobody knows whether the function has begun.
+        wait_until_gone(&server_process);
+    }
     gate.let_through(2);
     let second = builder(StartMethod::ForkServer).spawn(gate.path(), server);
     second.unwrap().join().unwrap();
