@@ -6,7 +6,7 @@ use crate::queue::letters::Missing;
 use crate::queue::store::NEAR;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 /// Up to this length a message is taken to the stack.
 pub(crate) const SHORT: usize = 128;
@@ -50,10 +50,27 @@ impl Core {
         };
         let message = self.take(short);
         inside.leave(is_there);
+        if ledger.is_lettered() {
+            self.make_room_if_last();
+        }
         if matches!(message, Err(Failure::Closed)) {
             self.pass_closing_on();
         }
         message
+    }
+
+    /// After a message was taken: if it was the last one, what the socket still holds is of putters that died, and nobody may
+    /// come to get any more, who would take it out. A putter that waits for room in the socket would wait for ever.
+    ///
+    /// That putter looks, after it has left the put side and before it sleeps, whether the queue is empty. This one makes it
+    /// empty, and then tries to enter the put side. So one of the two sees the other.
+    #[cold]
+    fn make_room_if_last(&self) {
+        // Pairs with the one in `put`.
+        fence(Ordering::SeqCst);
+        if self.ledger().len() == 0 {
+            self.settle_if_needed();
+        }
     }
 
     /// Takes the first message. Inside the get side.

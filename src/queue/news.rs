@@ -148,21 +148,26 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_of_a_message_that_did_not_come_are_closed_by_who_finds_nothing() {
+    fn descriptors_of_a_message_that_did_not_come_are_closed_by_who_finds_or_leaves_nothing() {
         robust::prepare().unwrap();
         let core = Core::create(u64::MAX).unwrap();
-        let (kept, given) = record_pair().unwrap();
         let limits = [
             Limit::Now,
             Limit::Until(Deadline::after(Duration::from_millis(1))),
         ];
-        for (limit, given) in limits.into_iter().zip([given.try_clone().unwrap(), given]) {
+        for limit in limits {
+            let (kept, given) = record_pair().unwrap();
             die_while_putting(&core, given);
-            core.put(b"x", &[], Limit::Now).unwrap();
-            assert!(core.get(&mut [0; SHORT], Limit::Now).is_ok());
             assert!(!is_hung_up(kept.as_fd()).unwrap());
             assert!(core.get(&mut [0; SHORT], limit).is_err());
+            assert!(is_hung_up(kept.as_fd()).unwrap());
         }
+        // The last message that is there is enough.
+        let (kept, given) = record_pair().unwrap();
+        core.put(b"x", &[], Limit::Now).unwrap();
+        die_while_putting(&core, given);
+        assert!(!is_hung_up(kept.as_fd()).unwrap());
+        assert!(core.get(&mut [0; SHORT], Limit::Now).is_ok());
         assert!(is_hung_up(kept.as_fd()).unwrap());
         let (kept, given) = record_pair().unwrap();
         die_while_putting(&core, given);
@@ -202,5 +207,28 @@ mod tests {
             core.close();
             assert!(matches!(putter.join().unwrap(), Err(Failure::Closed)));
         });
+    }
+
+    #[test]
+    fn room_that_only_the_dead_take_up_is_made_by_who_gets_the_last_message() {
+        robust::prepare().unwrap();
+        let core = Core::create(u64::MAX).unwrap();
+        let descriptors = [Arc::new(record_pair().unwrap().0)];
+        core.put(b"x", &[], Limit::Now).unwrap();
+        let ledger = core.ledger();
+        ledger.set_lettered();
+        while core
+            .letters
+            .send(ledger.next_letter(), &descriptors, &mut 0)
+            .is_ok()
+        {}
+        // Others have it wait: there is a message, and who gets that takes out what is before it.
+        let put = core.put(b"y", &descriptors, Limit::Now);
+        assert!(matches!(put, Err(Failure::NotNow)), "{put:?}");
+        core.get(&mut [0; SHORT], Limit::Now).unwrap();
+        // Nobody gets again, but the socket has room.
+        core.letters
+            .send(ledger.next_letter(), &descriptors, &mut 0)
+            .unwrap();
     }
 }

@@ -8,6 +8,7 @@ use crate::sys::socket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// A queue that is empty starts again when it has come so far.
 const REWIND: u64 = 256 << 10;
@@ -41,6 +42,12 @@ impl Core {
             };
             if deadline.has_passed() {
                 return Err(Failure::Timeout);
+            }
+            // Pairs with the one in `make_room_if_last`.
+            fence(Ordering::SeqCst);
+            if ledger.len() == 0 {
+                // Whoever got the last message may have found this one inside the put side: then it makes room itself.
+                continue;
             }
             // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and
             // so does closing.
