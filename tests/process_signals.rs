@@ -234,3 +234,28 @@ every_method_alone!(a_teller_that_is_stopped_holds_up_no_time_limit, |method| {
         assert!(multiprocess::active_children().is_empty());
     }
 });
+
+every_method!(what_is_sent_at_once_is_not_lost, |method| {
+    for round in 0..200 {
+        let mut process: Process = Process::builder()
+            .start_method(method)
+            .spawn((), |()| {
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        let signal = if round % 2 == 0 {
+            process.interrupt().unwrap();
+            Signal::SIGINT
+        } else {
+            process.terminate().unwrap();
+            Signal::SIGTERM
+        };
+        let ended = process.wait_timeout(LIMIT).unwrap();
+        assert_eq!(
+            ended.map(|status| status.signal()),
+            Some(Some(signal as i32))
+        );
+    }
+});

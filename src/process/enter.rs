@@ -172,8 +172,9 @@ fn settle(
     streams: [Option<OwnedFd>; 3],
     directory: Option<OwnedFd>,
 ) -> io::Result<()> {
-    signal::unblock_all()?;
+    // In this order: what came while it was blocked is not ignored then.
     signal::heed_interrupts()?;
+    signal::unblock_all()?;
     if request.identity.is_daemon {
         identity::die_with_parent(request.server)?;
     }

@@ -18,7 +18,7 @@ use crate::sys::identity::{self, exit_now};
 use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
-use crate::sys::signal::{self, ChildNews};
+use crate::sys::signal::{self, AllBlocked, ChildNews};
 use crate::sys::socket::{self, Patience, is_gone};
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
@@ -204,9 +204,15 @@ impl Server {
             execute(head, &entrance, self.environment.clone())
                 .map_err(|error| ("executing the program", error))
         } else {
-            match fork() {
-                Ok(Forked::Child) => return Next::Child(Box::new(entrance)),
-                Ok(Forked::Parent { child }) => Ok(child),
+            // What is sent to the child before it has its own dispositions waits for these: Ctrl-C, which this process
+            // ignores, would be lost there.
+            let forked = AllBlocked::for_this_thread().and_then(|blocked| Ok((blocked, fork()?)));
+            match forked {
+                Ok((blocked, Forked::Child)) => {
+                    std::mem::forget(blocked);
+                    return Next::Child(Box::new(entrance));
+                }
+                Ok((_, Forked::Parent { child })) => Ok(child),
                 Err(error) => Err(("fork", error)),
             }
         };
