@@ -393,6 +393,31 @@ each_method!(join_waits_for_what_is_done_with, |method| {
     open.join().unwrap();
 });
 
+#[test]
+fn those_who_are_done_at_the_same_time_are_counted_while_more_is_put() {
+    let queue = Queue::new().unwrap();
+    let done: u64 = thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let told = |_: u64| queue.task_done().unwrap();
+                    queue.iter().map(told).count() as u64
+                })
+            })
+            .collect();
+        for number in 0..200_000 {
+            queue.put(number).unwrap();
+            if number % 8 == 0 {
+                thread::yield_now();
+            }
+        }
+        queue.close();
+        workers.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    assert_eq!(done, 200_000);
+    queue.join_timeout(LONG).unwrap();
+}
+
 each_method!(
     its_descriptor_is_readable_while_there_is_something_to_get,
     |method| {

@@ -259,20 +259,20 @@ impl<'a> Ledger<'a> {
 
     /// One more is done with, and it is not the last one: then it returns false, and does nothing.
     pub(crate) fn finish_one_of_many(self) -> bool {
-        let put = self.put();
-        self.count_done(|done| done.saturating_add(1) < put)
+        self.count_done(|done, put| done.saturating_add(1) < put)
     }
 
     /// One more is done with; returns false if all were already.
     pub(crate) fn finish(self) -> bool {
-        let put = self.put();
-        self.count_done(|done| done < put)
+        self.count_done(|done, put| done < put)
     }
 
-    fn count_done(self, is_right: impl Fn(u64) -> bool) -> bool {
+    /// Compares with what was put by then: had that been looked at before, others could have put, got and been done with more
+    /// meanwhile, and one that is owed would seem to be one too many.
+    fn count_done(self, is_right: impl Fn(u64, u64) -> bool) -> bool {
         self.word(DONE)
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |done| {
-                is_right(done).then(|| done + 1)
+                is_right(done, self.put()).then(|| done + 1)
             })
             .is_ok()
     }
