@@ -5,6 +5,7 @@
 mod common;
 
 use common::census::{family, poll, process};
+use common::meet::{Gate, pass};
 use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
 use multiprocess::{Pool, Process, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 each_method_alone!(with_all_streams_closed_it_serves, |method| {
@@ -132,8 +134,15 @@ each_method_alone!(
     a_result_that_there_is_no_descriptor_left_to_receive_is_told,
     |method| {
         // One that is large travels in a memory file.
+        let gate = Gate::new();
         let child = Process::builder().start_method(method);
-        let mut child = child.spawn((), |()| vec![1_u8; 1 << 20]).unwrap();
+        let large = |gate: PathBuf| {
+            pass(&gate);
+            vec![1_u8; 1 << 20]
+        };
+        let mut child = child.spawn(gate.path(), large).unwrap();
+        // Had it been done before it was told to run, its result would have come with that.
+        gate.let_through(1);
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
         let mut taken = Vec::new();
