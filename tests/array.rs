@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::many::scaled;
 use common::victim::{Random, Victim};
 use common::{each_method, each_method_alone, pool};
 use multiprocess::{Array, Process, Semaphore};
@@ -168,7 +169,7 @@ fn who_is_killed_at_any_instant_leaves_it_whole() {
         let array = Array::from_slice(&[0_u64; 500]).unwrap();
         let begun = Semaphore::new(0).unwrap();
         let mut random = Random::new();
-        for _ in 0..1000 {
+        for _ in 0..scaled(1000) {
             let victim = Victim::new(|| {
                 begun.release().unwrap();
                 loop {

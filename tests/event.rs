@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::many::scaled;
 use common::victim::{Random, Victim};
 use common::{each_method, each_method_alone, pool};
 use multiprocess::{Event, Process, Semaphore, Value};
@@ -112,7 +113,7 @@ fn who_is_killed_while_it_sets_leaves_nobody_asleep() {
     alone("who_is_killed_while_it_sets_leaves_nobody_asleep", || {
         let mut random = Random::new();
         let mut set_by_victim = 0;
-        for _ in 0..1500 {
+        for _ in 0..scaled(1500) {
             let (event, begun) = (Event::new().unwrap(), Semaphore::new(0).unwrap());
             thread::scope(|scope| {
                 for _ in 0..3 {
@@ -141,7 +142,7 @@ fn who_is_killed_while_it_sets_leaves_nobody_asleep() {
 fn waiters_that_are_killed_disturb_nobody() {
     alone("waiters_that_are_killed_disturb_nobody", || {
         let mut random = Random::new();
-        for _ in 0..300 {
+        for _ in 0..scaled(300) {
             let event = Event::new().unwrap();
             let victims: Vec<Victim> = (0..3).map(|_| Victim::new(|| event.wait())).collect();
             thread::scope(|scope| {

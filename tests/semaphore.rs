@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::many::scaled;
 use common::victim::{Random, Victim};
 use common::{each_method, each_method_alone, pool};
 use multiprocess::{BoundedSemaphore, Process, Semaphore, Value};
@@ -85,7 +86,7 @@ each_method_alone!(
             .map(|_| {
                 let shared = (semaphore.clone(), inside.clone(), highest.clone());
                 let visit = |(semaphore, inside, highest): (Semaphore, Value<u32>, Value<u32>)| {
-                    for _ in 0..300 {
+                    for _ in 0..scaled(300) {
                         semaphore.acquire();
                         highest.fetch_max(inside.fetch_add(1) + 1);
                         thread::yield_now();
@@ -149,7 +150,7 @@ fn alone(test: &str, body: fn()) {
 fn a_waiter_that_is_killed_takes_no_wake_up_with_it() {
     alone("a_waiter_that_is_killed_takes_no_wake_up_with_it", || {
         let mut random = Random::new();
-        for _ in 0..1500 {
+        for _ in 0..scaled(1500) {
             let semaphore = Semaphore::new(0).unwrap();
             let victim = Victim::new(|| semaphore.acquire());
             // It is the first in the line, so that the wake-up is for it.
@@ -176,7 +177,7 @@ fn who_is_killed_while_it_releases_leaves_nobody_asleep() {
         "who_is_killed_while_it_releases_leaves_nobody_asleep",
         || {
             let mut random = Random::new();
-            for _ in 0..1000 {
+            for _ in 0..scaled(1000) {
                 let (semaphore, begun) = (Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap());
                 thread::scope(|scope| {
                     let waiters: Vec<_> = (0..2)

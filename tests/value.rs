@@ -6,6 +6,7 @@ mod common;
 
 use bytemuck::{Pod, Zeroable};
 use common::census::{Census, descriptors};
+use common::many::scaled;
 use common::victim::{Random, Victim};
 use common::{each_method, each_method_alone, pool};
 use multiprocess::{Event, Process, Semaphore, StartMethod, Value};
@@ -280,7 +281,7 @@ fn who_is_killed_in_the_middle_leaves_it_whole() {
         let block: Value<Block> = Value::new([0; 40]).unwrap();
         let begun = Semaphore::new(0).unwrap();
         let mut random = Random::new();
-        for _ in 0..1000 {
+        for _ in 0..scaled(1000) {
             let victim = Victim::new(|| {
                 begun.release().unwrap();
                 loop {

@@ -29,7 +29,8 @@ const PORTION: usize = 64 << 10;
 /// a worker and returned.
 ///
 /// Making one copies the data once, into fresh memory. Sending one copies nothing, whatever its length. Reading costs a page
-/// fault for each 64 KiB or so the first time in each process.
+/// fault for each 2 MiB the first time in each process, where the kernel has large pages for it (Linux 6.1 or later), and else
+/// for each 64 KiB or so. What is not read costs nothing.
 ///
 /// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it.
 ///
@@ -77,7 +78,8 @@ impl<T: Pod> SharedSlice<T> {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn from_slice(values: &[T]) -> Result<SharedSlice<T>> {
-        SharedSlice::write(|file| file.write_all(bytemuck::cast_slice(values)))
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        SharedSlice::write(bytes.len() as u64, |file| file.write_all(bytes))
     }
 
     /// Makes a slice of `len` values, the value of each from its index, without holding them all twice.
@@ -94,7 +96,8 @@ impl<T: Pod> SharedSlice<T> {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn from_fn(len: usize, mut value: impl FnMut(usize) -> T) -> Result<SharedSlice<T>> {
-        SharedSlice::write(|file| {
+        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+        SharedSlice::write(bytes, |file| {
             let at_once = (PORTION / size_of::<T>()).max(1);
             let mut portion: Vec<T> = Vec::with_capacity(at_once.min(len));
             for start in (0..len).step_by(at_once) {
@@ -126,8 +129,10 @@ impl<T: Pod> SharedSlice<T> {
     pub fn from_file(path: impl AsRef<Path>) -> Result<SharedSlice<T>> {
         let path = path.as_ref();
         let operation = || format!("cannot share what is in {}", path.display());
-        let mut source = File::open(path).map_err(|error| Error::io(operation(), error))?;
-        let memory = Memory::write(|target| io::copy(&mut source, target).map(drop))
+        let read = |error| Error::io(operation(), error);
+        let mut source = File::open(path).map_err(read)?;
+        let bytes = source.metadata().map_err(read)?.len();
+        let memory = Memory::write(bytes, |target| io::copy(&mut source, target).map(drop))
             .map_err(|error| failed(operation(), error))?;
         let len = memory.content.bytes().len();
         SharedSlice::of(memory).ok_or_else(|| {
@@ -137,9 +142,9 @@ impl<T: Pod> SharedSlice<T> {
         })
     }
 
-    fn write(fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<SharedSlice<T>> {
+    fn write(bytes: u64, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<SharedSlice<T>> {
         let failed = |error| failed("cannot make a shared slice", error);
-        let memory = Memory::write(fill).map_err(failed)?;
+        let memory = Memory::write(bytes, fill).map_err(failed)?;
         SharedSlice::of(memory).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
 
@@ -168,8 +173,12 @@ fn failed(operation: impl Into<String>, error: io::Error) -> Error {
 }
 
 impl Memory {
-    fn write(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Arc<Memory>> {
-        let mut file = draft()?;
+    /// Keeps what `fill` writes, which is as a rule so many bytes.
+    fn write(
+        bytes: u64,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Arc<Memory>> {
+        let mut file = draft(bytes)?;
         fill(&mut file)?;
         Memory::of(&Arc::new(freeze(file)?))
     }
