@@ -5,5 +5,5 @@ pub(crate) use crate::memory as atomic;
 pub(crate) use crate::memory;
 #[path = "../../src/sys/step.rs"]
 pub(crate) mod step;
-#[path = "../../src/sys/robust.rs"]
+#[path = "../../src/sys/robust/mod.rs"]
 pub(crate) mod robust;
