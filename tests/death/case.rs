@@ -30,6 +30,10 @@ pub(crate) enum Then {
     Undone,
     /// All of it.
     Done,
+    /// Nothing, and it has the lock, or the like.
+    Held,
+    /// All of it, and it still has the lock, or the like.
+    HeldDone,
     /// At the nth passing, one less than n times; at the first, nothing.
     Before,
     /// At the nth passing, n times.
@@ -75,8 +79,8 @@ impl Case {
     /// How often what it does was done before it died; `None` where that cannot be said.
     pub(crate) fn done(&self) -> Option<u32> {
         match self.row.then {
-            Then::Undone => Some(0),
-            Then::Done => Some(1),
+            Then::Undone | Then::Held => Some(0),
+            Then::Done | Then::HeldDone => Some(1),
             Then::Before => Some(self.nth - 1),
             Then::After => Some(self.nth),
             Then::Either => None,
@@ -86,6 +90,11 @@ impl Case {
     /// Whether it was done.
     pub(crate) fn is_done(&self) -> bool {
         self.done() == Some(1)
+    }
+
+    /// Whether it had the lock, or the like.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.row.then, Then::Held | Then::HeldDone)
     }
 
     /// A process that runs `act` and dies in it.
@@ -172,6 +181,13 @@ pub(crate) fn wait_until_asleep<T>(process: &Process<T>) {
     while is_awake(process.pid()) {
         std::thread::yield_now();
     }
+}
+
+/// Kills it, and waits until it is dead.
+pub(crate) fn kill_now<T>(mut process: Process<T>) {
+    process.kill().unwrap();
+    let ended = process.wait_timeout(SOON).unwrap();
+    assert_eq!(ended.unwrap().signal(), Some(9));
 }
 
 /// What a process returned, which must be soon.

@@ -9,14 +9,20 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod barrier;
 mod board;
 mod case;
+mod condition;
 mod link;
+mod lock;
+mod monitor;
 mod pipe;
 mod queue;
 mod queue_handles;
 mod queue_news;
+mod shared;
 mod steps;
+mod unowned;
 
 use case::Row;
 use std::collections::BTreeSet;
@@ -28,6 +34,12 @@ const TABLES: &[&[&[Row]]] = &[
     queue_news::TABLES,
     pipe::TABLES,
     link::TABLES,
+    lock::TABLES,
+    unowned::TABLES,
+    condition::TABLES,
+    barrier::TABLES,
+    shared::TABLES,
+    monitor::TABLES,
 ];
 
 fn rows() -> impl Iterator<Item = &'static Row> {
