@@ -95,7 +95,7 @@ pub(crate) fn supervised(body: impl FnOnce(Refusals)) -> bool {
             number => break number,
         }
     };
-    if let Ok(number @ 1..) = i32::try_from(number) {
+    if let Some(number) = i32::try_from(number).ok().filter(|number| *number > 0) {
         supervise(&Listener::of(child, number), child, words);
     }
     match waitpid(child, None).unwrap() {
