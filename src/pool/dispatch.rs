@@ -729,5 +729,7 @@ fn piece_items(nanos_per_item: Option<f64>) -> usize {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod world;
 #[cfg(test)]
 mod tests;
