@@ -1,5 +1,6 @@
 //! [`PoolStats`]: what a pool's workers have done so far, and how long items of each function took.
 
+use crate::pool::histogram::{Histogram, STEPS};
 use crate::sys::function::FunctionId;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -273,47 +274,6 @@ impl FunctionStats {
     }
 }
 
-/// Counts of times, in steps of an eighth.
-#[derive(Clone, Debug)]
-struct Histogram(Box<[u64; STEPS]>);
-
-const STEPS: usize = 64 * 8;
-
-impl Histogram {
-    /// The step of a time: its highest bit and the three behind that.
-    fn step(nanos: u64) -> usize {
-        if nanos < 8 {
-            return nanos as usize;
-        }
-        let exponent = nanos.ilog2() as usize;
-        exponent * 8 + (nanos >> (exponent - 3)) as usize % 8
-    }
-
-    /// The longest time of a step.
-    fn longest(step: usize) -> u64 {
-        if step < 8 {
-            return step as u64;
-        }
-        let (exponent, eighths) = (step / 8, step as u128 % 8);
-        let end = (9 + eighths) << exponent >> 3;
-        u64::try_from(end - 1).unwrap_or(u64::MAX)
-    }
-
-    fn percentile(&self, percent: f64, total: u64) -> u64 {
-        let wanted = (percent.clamp(0.0, 100.0) / 100.0 * total as f64)
-            .ceil()
-            .max(1.0);
-        let mut seen = 0;
-        for (step, count) in self.0.iter().enumerate() {
-            seen += count;
-            if seen as f64 >= wanted {
-                return Histogram::longest(step);
-            }
-        }
-        0
-    }
-}
-
 /// The books of a pool.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
@@ -370,19 +330,6 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_in_a_step_that_ends_at_most_an_eighth_later() {
-        for nanos in (0..5000).chain([1 << 40, (1 << 40) + 12_345, u64::MAX]) {
-            let step = Histogram::step(nanos);
-            let longest = Histogram::longest(step);
-            assert!(
-                longest >= nanos,
-                "{nanos} in step {step}, which ends at {longest}"
-            );
-            assert!(longest - nanos <= nanos / 8, "{nanos}: {longest}");
-        }
-    }
 
     #[test]
     fn percentiles_count_items() {

@@ -4,6 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::collections::HashMap;
 
 /// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
 #[derive(Default)]
