@@ -5,9 +5,9 @@ pub(crate) use crate::memory::object;
 pub(crate) mod died;
 #[path = "../../src/sync/lock.rs"]
 pub(crate) mod lock;
-#[path = "../../src/sync/condition.rs"]
+#[path = "../../src/sync/condition/mod.rs"]
 pub(crate) mod condition;
-#[path = "../../src/sync/barrier.rs"]
+#[path = "../../src/sync/barrier/mod.rs"]
 pub(crate) mod barrier;
 #[path = "../../src/sync/unowned.rs"]
 pub(crate) mod unowned;

@@ -1,0 +1,44 @@
+//! `Barrier`: parties wait for each other.
+//!
+//! **One word decides.** Its parts are the *round*, the *cause* why the barrier is broken (0: it is whole), and how many have
+//! *come*.
+//!
+//! | state | means | becomes |
+//! |---|---|---|
+//! | round r, whole, fewer than all | so many wait | one more, by who comes; broken, by a deadline, a death or `abort` |
+//! | round r, whole, all | round r is complete | round r + 1 with one, by who comes next |
+//! | round r, broken | all who come or wait get an error | round r + 1, whole, with none, by `reset` |
+//! | any | | round r + 1, whole, with none, by `reset` |
+//!
+//! So of the last one who comes, a deadline, a death and an abort, one comes first, and all agree on which. A waiter that is
+//! slow to look may find a later round. If there was no reset since, which another word counts, its round was complete: there is
+//! no other way out of one. Else `COMPLETED` tells: whoever moves on from a complete round writes there, at the
+//! round's place in a ring, that it was. The numbers written there only grow, so a late writer does no harm. Who finds a
+//! later number there, after a reset and dozens of rounds, is told of the reset.
+//!
+//! **Deaths.** Who comes first takes a *seat*, a robust word, and labels it with the round; it holds the word until it leaves.
+//! A dead one's seat is `died`, with the label of the round in which it died.
+//!
+//! | it dies | the others |
+//! |---|---|
+//! | before it was counted, its seat labelled | as if it had waited: they get an error |
+//! | waiting | who comes last, or is about to sleep, looks at the seats; who sleeps is woken by the kernel, see below |
+//! | after the round was complete, before it left | its seat has the label of a round that is over: nothing |
+//! | between ending the round, either way, and waking | the kernel wakes one on the gate, and each who has slept wakes all |
+//!
+//! **Sleeping.** Each round has a *gate*, one of a ring, that is armed by who wants to sleep and disarmed by who ends the round,
+//! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. A sleeper sleeps on
+//! three things at once: the gate; the deciding word, so that nobody comes unseen between its look at the seats and its
+//! sleep; and the seats of those that had come, so that nobody dies unseen. Those that come later have the gate
+//! *pending*: if one of them dies, the kernel wakes one who sleeps there. Who is woken looks at the seats again.
+//!
+//! Before Linux 5.16 a thread can sleep on one word only: the gate. Then a death exactly between a waiter's last look at the
+//! seats and its sleep, less than a microsecond, is found when the next one comes, or at the deadline.
+
+mod broken;
+mod rounds;
+mod party;
+mod handle;
+
+pub use broken::{BarrierError, BarrierWaitResult};
+pub use handle::Barrier;

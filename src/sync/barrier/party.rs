@@ -1,0 +1,178 @@
+//! A party: it takes a seat, comes, and waits until its round is over.
+
+use crate::deadline::Deadline;
+use crate::shm::{LONGEST_OF_CLIENT, Spin};
+use crate::sync::barrier::broken::{BarrierError, BarrierWaitResult, Broken};
+use crate::sync::barrier::rounds::{COME, RESETS, Rounds, armed, cause_of, next_round, round_of};
+use crate::sys::atomic::Ordering;
+use crate::sys::futex::{self, WATCHED_MAX, Watched};
+use crate::sys::limits;
+use crate::sys::robust::{Held, Word, pending_on, this_thread};
+use std::cell::RefCell;
+
+thread_local! {
+    static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
+}
+
+/// A round in which one has come, and how many resets there had been before it came.
+#[derive(Clone, Copy, Debug)]
+struct Coming {
+    round: u64,
+    resets: u64,
+}
+
+impl Rounds {
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, BarrierError> {
+        let seat = self.sit_down();
+        let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
+        let (coming, index) = loop {
+            let resets = self.at(RESETS).load(Ordering::Acquire);
+            let seen = self.deciding().load(Ordering::Acquire);
+            if let Some(cause) = cause_of(seen) {
+                return Err(BarrierError { cause });
+            }
+            let base = if self.is_complete(seen) {
+                self.note_completed(round_of(seen));
+                next_round(seen)
+            } else {
+                seen
+            };
+            let round = round_of(base);
+            if let Some(label) = label {
+                label.store(round + 1, Ordering::Release);
+            }
+            let come = base & COME;
+            let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
+            if come + 1 >= self.parties as u64 && self.is_any_dead(round) {
+                self.break_round(round, Broken::Died);
+                return Err(BarrierError {
+                    cause: Broken::Died,
+                });
+            }
+            // Release, acquire: what each party did before is seen by all after.
+            let has_come = self.deciding().compare_exchange(
+                seen,
+                base + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if has_come.is_err() {
+                continue;
+            }
+            if self.is_complete(base + 1) {
+                self.open_gate(round);
+                return Ok(BarrierWaitResult {
+                    index: come as usize,
+                });
+            }
+            break (Coming { round, resets }, come as usize);
+        };
+        self.wait_for_round(coming, deadline)
+            .map(|()| BarrierWaitResult { index })
+    }
+
+    /// Waits until the round is over in which this one came.
+    fn wait_for_round(&self, coming: Coming, deadline: Deadline) -> Result<(), BarrierError> {
+        let Coming { round, .. } = coming;
+        let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
+        if limits::processors() >= self.parties {
+            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(coming).is_some()));
+        }
+        let mut has_slept = false;
+        let outcome = loop {
+            if let Some(outcome) = self.outcome(coming) {
+                break outcome;
+            }
+            self.arm_gate(round);
+            // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
+            let seen = self.deciding().load(Ordering::Acquire);
+            if self.outcome(coming).is_some() {
+                continue;
+            }
+            if self.is_any_dead(round) {
+                self.break_round(round, Broken::Died);
+                continue;
+            }
+            has_slept = true;
+            if !self.sleep(round, seen, deadline) {
+                self.break_round(round, Broken::TimedOut);
+            }
+        };
+        if has_slept {
+            // Who ended the round may have died before it could wake the others.
+            futex::wake(self.gate(round), i32::MAX);
+        }
+        outcome.map_err(|cause| BarrierError { cause })
+    }
+
+    /// What became of the round in which one came, if it is over.
+    fn outcome(&self, coming: Coming) -> Option<Result<(), Broken>> {
+        let seen = self.deciding().load(Ordering::Acquire);
+        let Coming { round, resets } = coming;
+        if round_of(seen) == round {
+            if let Some(cause) = cause_of(seen) {
+                return Some(Err(cause));
+            }
+            return self.is_complete(seen).then_some(Ok(()));
+        }
+        // Without a reset, a round is left only when it is complete.
+        let is_complete = self.at(RESETS).load(Ordering::Acquire) == resets
+            || self.completed(round).load(Ordering::Acquire) == round + 1;
+        Some(if is_complete {
+            Ok(())
+        } else {
+            Err(Broken::Reset)
+        })
+    }
+
+    /// Sleeps until the round may be over, or somebody of it may have died. False when the deadline has passed.
+    fn sleep(&self, round: u64, seen: u64, deadline: Deadline) -> bool {
+        let gate = Watched {
+            word: self.gate(round),
+            low: armed(round),
+        };
+        let deciding = Watched {
+            word: self.deciding(),
+            low: (seen & u64::from(u32::MAX)) as u32,
+        };
+        let me = this_thread();
+        let start = me as usize % self.seats();
+        // From the next seat on, around: so that each is watched by somebody, where there are too many for one.
+        let others = (1..self.seats())
+            .map(|past| (start + past) % self.seats())
+            .filter(|&seat| self.label(seat).load(Ordering::Acquire) == round + 1)
+            .map(|seat| self.word(seat))
+            .filter(|word| word.holder() != Some(me))
+            .filter_map(Word::watch);
+        let words: Vec<Watched<'_>> = [gate, deciding]
+            .into_iter()
+            .chain(others)
+            .take(WATCHED_MAX)
+            .collect();
+        futex::wait_for_any(&words, deadline)
+            .unwrap_or_else(|| futex::wait(self.gate(round), armed(round), deadline))
+    }
+
+    /// Takes a seat. Each thread begins to look at another one. Where there is none (many waiters of rounds that were reset
+    /// have not left yet), it waits without: only its death would not be noticed.
+    fn sit_down(&self) -> Option<(usize, Held<'_>)> {
+        let start = this_thread() as usize;
+        (0..self.seats())
+            .map(|past| (start + past) % self.seats())
+            .find_map(|seat| {
+                // A dead one's seat is what tells of its death, as long as its round is not over.
+                let word = self.word(seat);
+                let round = round_of(self.deciding().load(Ordering::Acquire));
+                let is_of_round = || self.label(seat).load(Ordering::Acquire) > round;
+                if word.is_died() && is_of_round() {
+                    return None;
+                }
+                let held = word.try_acquire()?;
+                if held.owner_died() && is_of_round() {
+                    // It has died between these two looks.
+                    self.break_round(round, Broken::Died);
+                }
+                Some((seat, held))
+            })
+    }
+}

@@ -1,0 +1,187 @@
+//! The barrier in shared memory: the word that decides, the gates of its rounds, the seats of those that come.
+
+use crate::error::Result;
+use crate::shm::Slot;
+use crate::sync::barrier::broken::Broken;
+use crate::sync::object;
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::futex;
+use crate::sys::robust::{Word, pending_on};
+
+pub(crate) const PARTIES_MAX: usize = 8000;
+/// How many rounds back a slow waiter still learns what became of its own.
+const COMPLETED_RING: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
+const GATES: u64 = if cfg!(all(test, loom)) { 2 } else { 16 };
+
+// Places.
+const DECIDING: usize = 0;
+pub(crate) const RESETS: usize = 8;
+const COMPLETED: usize = 64;
+const GATE: usize = COMPLETED + COMPLETED_RING as usize * 8;
+const SEATS: usize = GATE + GATES as usize * Word::LEN;
+/// A seat has a line of its own: a word, and the label behind it.
+const SEAT: usize = 64;
+const LABEL: usize = Word::LEN;
+
+// The deciding word. Its 48 bits of rounds last a year, at ten million rounds a second.
+pub(crate) const COME: u64 = (1 << 13) - 1;
+pub(crate) const CAUSE_SHIFT: u32 = 13;
+pub(crate) const CAUSE: u64 = 7 << CAUSE_SHIFT;
+const ROUND_SHIFT: u32 = 16;
+
+/// A barrier's place in shared memory.
+#[derive(Clone)]
+pub(crate) struct Rounds {
+    pub(crate) slot: Slot,
+    pub(crate) parties: usize,
+}
+
+impl Rounds {
+    pub(crate) fn allocate(parties: usize) -> Result<Rounds> {
+        let slot = object::allocate("barrier", Rounds::len(parties))?;
+        Ok(Rounds { slot, parties })
+    }
+
+    /// The rounds that have come from elsewhere, if that can be.
+    pub(crate) fn of(parties: u64, slot: Slot) -> Option<Rounds> {
+        let parties = usize::try_from(parties)
+            .ok()
+            .filter(|parties| (1..=PARTIES_MAX).contains(parties))
+            .filter(|&parties| slot.len() == Rounds::len(parties))?;
+        Some(Rounds { slot, parties })
+    }
+
+    /// Changes the deciding word as `next` says, and ends the round that it leaves.
+    pub(crate) fn move_on(&self, next: impl Fn(u64) -> Option<u64>) {
+        loop {
+            let seen = self.deciding().load(Ordering::Acquire);
+            let Some(to) = next(seen) else { return };
+            let round = round_of(seen);
+            if self.is_complete(seen) {
+                self.note_completed(round);
+            }
+            let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
+            let changed =
+                self.deciding()
+                    .compare_exchange(seen, to, Ordering::AcqRel, Ordering::Relaxed);
+            if changed.is_ok() {
+                return self.open_gate(round);
+            }
+        }
+    }
+
+    /// Breaks that round, unless it is over.
+    pub(crate) fn break_round(&self, round: u64, cause: Broken) {
+        self.move_on(|seen| {
+            let goes_on = round_of(seen) == round && seen & CAUSE == 0;
+            (goes_on && !self.is_complete(seen))
+                .then_some(seen & !COME | (cause as u64) << CAUSE_SHIFT)
+        });
+    }
+
+    pub(crate) fn note_completed(&self, round: u64) {
+        self.completed(round).fetch_max(round + 1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn arm_gate(&self, round: u64) {
+        self.gate(round)
+            .store(u64::from(armed(round)), Ordering::Release);
+        // Pairs with the fence in `open_gate`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// After a round has ended: wakes all who sleep for it.
+    pub(crate) fn open_gate(&self, round: u64) {
+        // Pairs with the fence in `arm_gate`.
+        fence(Ordering::SeqCst);
+        let gate = self.gate(round);
+        if gate.load(Ordering::Relaxed) != 0 {
+            gate.store(0, Ordering::Release);
+            futex::wake(gate, i32::MAX);
+        }
+    }
+
+    /// Whether one who had come for that round is dead.
+    pub(crate) fn is_any_dead(&self, round: u64) -> bool {
+        (0..self.seats()).any(|seat| {
+            self.word(seat).is_died() && self.label(seat).load(Ordering::Acquire) == round + 1
+        })
+    }
+
+    pub(crate) fn is_complete(&self, seen: u64) -> bool {
+        seen & CAUSE == 0 && seen & COME >= self.parties as u64
+    }
+
+    /// Enough for a round, for those that are leaving the one before, and for some that were slow.
+    pub(crate) fn seats_of(parties: usize) -> usize {
+        if cfg!(all(test, loom)) {
+            return parties + 1; // Each is looked at so often that more of them make a model endless.
+        }
+        2 * parties + 8
+    }
+
+    pub(crate) fn len(parties: usize) -> usize {
+        SEATS + Rounds::seats_of(parties) * SEAT
+    }
+
+    pub(crate) fn seats(&self) -> usize {
+        Rounds::seats_of(self.parties)
+    }
+
+    pub(crate) fn at(&self, offset: usize) -> &AtomicU64 {
+        self.slot.mapping().word(self.slot.offset() + offset)
+    }
+
+    pub(crate) fn deciding(&self) -> &AtomicU64 {
+        self.at(DECIDING)
+    }
+
+    pub(crate) fn completed(&self, round: u64) -> &AtomicU64 {
+        self.at(COMPLETED + (round % COMPLETED_RING) as usize * 8)
+    }
+
+    pub(crate) fn gate_offset(&self, round: u64) -> usize {
+        self.slot.offset() + GATE + (round % GATES) as usize * Word::LEN
+    }
+
+    pub(crate) fn gate(&self, round: u64) -> &AtomicU64 {
+        self.slot.mapping().word(self.gate_offset(round))
+    }
+
+    pub(crate) fn word(&self, seat: usize) -> Word<'_> {
+        let offset = self.slot.offset() + SEATS + seat * SEAT;
+        Word::at(self.slot.mapping(), offset)
+    }
+
+    pub(crate) fn label(&self, seat: usize) -> &AtomicU64 {
+        self.at(SEATS + seat * SEAT + LABEL)
+    }
+}
+
+/// What an armed gate is: no bit that the kernel takes for part of a thread's number, and another one when the ring of gates
+/// has come round.
+pub(crate) fn armed(round: u64) -> u32 {
+    if (round / GATES) % 2 == 0 {
+        1 << 31
+    } else {
+        1 << 30
+    }
+}
+
+pub(crate) fn round_of(deciding: u64) -> u64 {
+    deciding >> ROUND_SHIFT
+}
+
+pub(crate) fn next_round(seen: u64) -> u64 {
+    round_of(seen).wrapping_add(1) << ROUND_SHIFT
+}
+
+pub(crate) fn cause_of(seen: u64) -> Option<Broken> {
+    match (seen & CAUSE) >> CAUSE_SHIFT {
+        0 => None,
+        1 => Some(Broken::TimedOut),
+        2 => Some(Broken::Died),
+        3 => Some(Broken::Aborted),
+        _ => Some(Broken::Reset),
+    }
+}
