@@ -243,11 +243,7 @@ impl Floor {
         let open = self.jobs.get_mut(&job)?;
         let wanted = match supply {
             // Large items do not pile up; but no worker lacks one for that.
-            _ if open.bytes_ahead >= BYTES_AHEAD
-                && self.dispatcher.busy_workers() == self.staff.slots().len() =>
-            {
-                None
-            }
+            _ if open.bytes_ahead >= BYTES_AHEAD && !self.dispatcher.lacks_items() => None,
             Supply::None => None,
             Supply::OnDemand => self.dispatcher.demand(job),
             Supply::Ahead(items) => Some(items),

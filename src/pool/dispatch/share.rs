@@ -50,6 +50,11 @@ impl Dispatcher {
         }
     }
 
+    /// Whether a worker has nothing, could be given something, and there was nothing to give.
+    pub(crate) fn lacks_items(&self) -> bool {
+        (0..self.workers.len()).any(|index| self.wants(index, 1))
+    }
+
     fn wants(&self, index: usize, pieces_max: usize) -> bool {
         let worker = &self.workers[index];
         worker.is_up

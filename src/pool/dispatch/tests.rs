@@ -500,3 +500,25 @@ fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
         assert!(deaths < 100);
     }
 }
+
+#[test]
+fn a_worker_lacks_items_only_while_it_would_be_given_some() {
+    let mut dispatcher = Dispatcher::new(2);
+    assert!(!dispatcher.lacks_items(), "none is there");
+    dispatcher.up(0);
+    assert!(dispatcher.lacks_items());
+    let job = dispatcher.open(Terms::default());
+    dispatcher.submit(job, 0, 0, 2);
+    dispatcher.feed(&mut Vec::new());
+    assert!(!dispatcher.lacks_items());
+    // What it passes over comes first, however long that takes: nothing is sent before.
+    dispatcher.revoked(0, 1);
+    assert_eq!(
+        dispatcher.finished(0, 1, 1).map(|piece| piece.count),
+        Some(1)
+    );
+    assert!(!dispatcher.lacks_items());
+    assert!(dispatcher.skipped(0, 1));
+    dispatcher.close(job, &mut Vec::new());
+    assert!(dispatcher.lacks_items());
+}
