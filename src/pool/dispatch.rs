@@ -36,5 +36,7 @@ mod share;
 pub(crate) use piece::{Action, Fate, JobId, Overdue, Piece, Terms};
 pub(crate) use state::Dispatcher;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod world;
 #[cfg(test)]
 mod tests;

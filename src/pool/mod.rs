@@ -1,6 +1,6 @@
 //! [`Pool`]: workers that run a function on many items, whatever some of these do to them.
 
-mod dispatch;
+pub(crate) mod dispatch;
 mod protocol;
 mod worker;
 mod hired;
