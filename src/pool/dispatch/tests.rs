@@ -2,9 +2,9 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
+use super::{Dispatcher, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use std::collections::HashMap;
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
