@@ -6,6 +6,7 @@ use crate::pool::dispatch::JobId;
 use crate::pool::floor::{Doom, Floor, Sink};
 use crate::pool::plan::{Plan, Settings};
 use crate::pool::stream::{Entry, Stream};
+use crate::sys::clock;
 use crate::wire::batch::Batch;
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ impl Floor {
             stream.entries.push_back(Entry {
                 call: Some(call),
                 argument: Some(argument),
+                since: clock::monotonic_nanos(),
             });
         }
         if item + 1 >= STREAM_ITEMS_MAX && may_share {

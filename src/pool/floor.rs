@@ -12,6 +12,7 @@ use crate::pool::staff::Staff;
 use crate::pool::stats::{Books, PoolStats};
 use crate::pool::stream::Stream;
 use crate::pool::trace::Span;
+use crate::sys::clock;
 use crate::sys::function::FunctionId;
 use crate::wire::batch::Batch;
 use std::collections::HashMap;
@@ -76,6 +77,8 @@ pub(crate) struct Job {
 pub(crate) struct Pending {
     pub(crate) batch: Arc<Batch>,
     pub(crate) left: usize,
+    /// When it was submitted, by the monotonic clock.
+    pub(crate) since: u64,
 }
 
 /// Where outcomes go.
@@ -199,7 +202,8 @@ impl Floor {
             open.bytes_ahead += batch.size();
             open.bar.submitted(left);
             let batch = Arc::new(batch);
-            open.batches.insert(number, Pending { batch, left });
+            let since = clock::monotonic_nanos();
+            open.batches.insert(number, Pending { batch, left, since });
         }
         self.dispatcher.submit(job, number, item, left);
     }

@@ -48,13 +48,15 @@ impl Floor {
         let mut has_news = false;
         // Whoever keeps up with this is left for the next round, so that the others have their turn.
         let mut messages = 0..MESSAGES_AT_ONCE;
+        let mut now = None;
         while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
             match worker.link.try_receive() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
                     has_news = true;
                     self.staff.settle();
-                    if self.take_in(index, message).is_none() {
+                    let now = *now.get_or_insert_with(clock::monotonic_nanos);
+                    if self.take_in(index, message, now).is_none() {
                         self.staff.dismiss(index);
                         return false;
                     }
@@ -69,7 +71,7 @@ impl Floor {
     }
 
     /// Takes in one message; `None` if no sound worker would send it now, or it is no use any more.
-    fn take_in(&mut self, index: usize, message: Message) -> Option<()> {
+    fn take_in(&mut self, index: usize, message: Message, now: u64) -> Option<()> {
         let Message {
             header,
             body,
@@ -87,7 +89,7 @@ impl Floor {
             from_worker::RESULTS => {
                 let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
                 let piece = self.dispatcher.finished(index, count, nanos)?;
-                self.enter_results(index, &piece, nanos, body.len());
+                self.enter_results(index, &piece, nanos, body.len(), now);
                 let received = Received::new(lane, count, body, descriptors, pid);
                 self.tell(piece, Ok(received));
             }
@@ -128,14 +130,21 @@ impl Floor {
     }
 
     /// Writes down what a worker has done.
-    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize) {
+    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize, now: u64) {
         let worker = &mut self.books.workers[index];
         worker.items += piece.count as u64;
         worker.busy_nanos = worker.busy_nanos.saturating_add(nanos);
         worker.bytes_received += bytes as u64;
         if let Some(job) = self.jobs.get_mut(&piece.job) {
             let Plan { function, name, .. } = job.plan;
-            self.books.done(function, name, piece.count as u64, nanos);
+            let latencies = self.books.done(function, name, piece.count as u64, nanos);
+            if let Sink::Calls(stream) = &job.sink {
+                for since in stream.since(piece.item..piece.item + piece.count) {
+                    latencies.enter(now.saturating_sub(since), 1);
+                }
+            } else if let Some(pending) = job.batches.get(&piece.batch) {
+                latencies.enter(now.saturating_sub(pending.since), piece.count as u64);
+            }
             job.bar.done(piece.count);
         }
     }

@@ -4,6 +4,7 @@
 use crate::pool::call::Call;
 use crate::wire::batch::Batch;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A stream's batch is closed when it has this many bytes.
@@ -24,6 +25,8 @@ pub(crate) struct Stream {
 pub(crate) struct Entry {
     pub(crate) call: Option<Arc<Call>>,
     pub(crate) argument: Option<Batch>,
+    /// When it was made, by the monotonic clock.
+    pub(crate) since: u64,
 }
 
 impl Stream {
@@ -39,6 +42,15 @@ impl Stream {
         let place = item.checked_sub(self.base);
         let entry = place.and_then(|place| self.entries.get(place));
         entry.is_some_and(|entry| entry.call.is_some())
+    }
+
+    /// When the calls of these items were made, of those that nobody has cancelled.
+    pub(crate) fn since(&self, items: Range<usize>) -> impl Iterator<Item = u64> + '_ {
+        let start = items.start.saturating_sub(self.base);
+        let end = items.end.saturating_sub(self.base).min(self.entries.len());
+        let entries = self.entries.range(start.min(end)..end);
+        let is_wanted = |entry: &&Entry| entry.call.is_some();
+        entries.filter(is_wanted).map(|entry| entry.since)
     }
 
     /// Takes the call of an item; `None` if it is done, or was cancelled.
