@@ -10,7 +10,7 @@ use crate::process::family;
 use crate::process::request::{Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
-use crate::sys::socket::Patience;
+use crate::sys::socket::{self, Patience};
 use crate::sys::{identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
@@ -59,10 +59,17 @@ impl Teller {
     }
 
     /// The process is not to run, since it cannot be held here.
-    fn withdraw(&self) {
-        if let Teller::Server { requests, path, .. } = self {
-            let hello = Hello::new([0; 16], Role::Withdrawn { path: path.clone() });
-            let _gone = record::send(requests.as_fd(), &hello, &[], &[], Patience::Wait);
+    fn withdraw(&self, status: &OwnedFd) {
+        match self {
+            Teller::Server { requests, path, .. } => {
+                let hello = Hello::new([0; 16], Role::Withdrawn { path: path.clone() });
+                let _gone = record::send(requests.as_fd(), &hello, &[], &[], Patience::Wait);
+            }
+            // This takes no memory, which may be what is lacking.
+            Teller::Minder(minder) => {
+                socket::end_sending(status.as_fd());
+                let _ended = minder.resume();
+            }
         }
     }
 }
@@ -160,7 +167,7 @@ impl Starting {
             Ok(_) => {}
             Err(NotStarted::ServerDied(_)) => self.teller.dismiss(),
             Err(NotStarted::Refused(_)) => {
-                self.teller.withdraw();
+                self.teller.withdraw(&self.status);
                 self.teller.dismiss();
             }
         }
@@ -259,7 +266,12 @@ impl Starting {
                 return Ok(());
             }
             if has_ended {
-                // It may have died with the request unread in its socket.
+                // What it had forked a moment ago may hold its sockets a little longer. When these close, and the request
+                // in them is gone unread, so does the status socket: nothing was started.
+                let patience = Deadline::after(PATIENCE);
+                if readable([self.status.as_fd()], patience).is_ok_and(|[news]| news) {
+                    return Ok(());
+                }
                 let why = "the fork server died over it";
                 return Err(NotStarted::Refused(Error::refused(operation(), why)));
             }
