@@ -113,6 +113,7 @@ impl Shared {
             self.after_change(&mut core);
         }
     }
+
     /// What the leader sleeps for may have changed: says so to the workers, or has it look again.
     pub(crate) fn after_change(&self, core: &mut Core) {
         if core.floor.has_finished() {
