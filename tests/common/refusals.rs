@@ -95,10 +95,8 @@ pub(crate) fn supervised(body: impl FnOnce(Refusals)) -> bool {
             number => break number,
         }
     };
-    if let Ok(number) = i32::try_from(number).map(|number| (number > 0).then_some(number)) {
-        if let Some(number) = number {
-            supervise(&Listener::of(child, number), child, words);
-        }
+    if let Some(number) = i32::try_from(number).ok().filter(|number| *number > 0) {
+        supervise(&Listener::of(child, number), child, words);
     }
     match waitpid(child, None).unwrap() {
         WaitStatus::Exited(_, 0) => number > 0,

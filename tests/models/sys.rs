@@ -3,5 +3,7 @@
 pub(crate) use crate::kernel::{futex, held, limits};
 pub(crate) use crate::memory as atomic;
 pub(crate) use crate::memory;
+#[path = "../../src/sys/step.rs"]
+pub(crate) mod step;
 #[path = "../../src/sys/robust/mod.rs"]
 pub(crate) mod robust;

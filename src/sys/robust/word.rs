@@ -9,6 +9,7 @@ use crate::sys::memory::{Mapping, Part};
 use crate::sys::robust::state::{
     COUNT, DIED, ENTERING, ENTERING_HELD, HOLDER, KEEP, LOW, TO_ENTER, WAITED, counted, if_set,
 };
+use crate::sys::step::step;
 use std::hint::spin_loop;
 use std::io;
 use std::marker::PhantomData;
@@ -98,6 +99,7 @@ impl<'a> Word<'a> {
     pub(crate) fn try_acquire(self) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
+        step!("word::try::pending");
         loop {
             let seen = self.word.load(Ordering::Relaxed);
             if seen & HOLDER != 0 {
@@ -118,6 +120,7 @@ impl<'a> Word<'a> {
     pub(crate) fn acquire(self, deadline: Deadline) -> Option<Held<'a>> {
         let thread = with_room(current());
         let pending = thread.pend(self.node);
+        step!("word::acquire::pending");
         let seen = self.word.load(Ordering::Relaxed);
         if seen & HOLDER == 0 {
             if let Some(held) = self.take(thread, seen) {
@@ -154,6 +157,7 @@ impl<'a> Word<'a> {
             }
             let marked = counted(seen) | seen & LOW | WAITED;
             if seen & WAITED != 0 || self.change(seen, marked).is_some() {
+                step!("word::watch::marked");
                 return Some(Watched {
                     word: self.word,
                     low: (marked & LOW) as u32,
@@ -193,7 +197,9 @@ impl<'a> Word<'a> {
         self.word
             .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
+        step!("word::take::taken");
         thread.link(self.node);
+        step!("word::take::linked");
         Some(Held {
             word: self,
             owner_died: seen & DIED != 0,
@@ -233,7 +239,10 @@ impl<'a> Word<'a> {
             return true;
         }
         let low = (marked & LOW) as u32;
-        futex::wait_as(self.word, low, class, deadline)
+        step!("word::sleep::marked");
+        let is_in_time = futex::wait_as(self.word, low, class, deadline);
+        step!("word::sleep::woken");
+        is_in_time
     }
 
     /// Changes it from what was seen.
@@ -250,6 +259,7 @@ impl<'a> Word<'a> {
     #[inline]
     pub(crate) fn give_up(self, thread: Thread, next: impl Fn(u64) -> u64) -> Option<u64> {
         thread.unlink(self.node);
+        step!("word::give::unlinked");
         let number = u64::from(thread.tid());
         let mut seen = self.word.load(Ordering::Relaxed);
         while seen & HOLDER == number {
@@ -269,7 +279,9 @@ impl<'a> Word<'a> {
     /// After it has become `told`: wakes one; if none sleeps, it is plainly free, unless it has changed.
     #[cold]
     pub(crate) fn tell_one(self, told: u64) {
+        step!("word::tell::told");
         if futex::wake(self.word, 1) == 0 {
+            step!("word::tell::nobody");
             self.change(told, told & COUNT);
         }
     }
@@ -293,6 +305,7 @@ impl Held<'_> {
             .give_up(thread, died)
             .is_some_and(|now| now & WAITED != 0)
         {
+            step!("word::broken::given");
             futex::wake(word.word, 1);
         }
     }
@@ -310,6 +323,7 @@ impl Drop for Held<'_> {
                 seen & COUNT | KEEP | if_set(seen, ENTERING_HELD, ENTERING)
             }
         });
+        step!("word::give::given");
         match freed {
             Some(told) if told & KEEP != 0 => self.word.tell_one(told),
             _ => {}
