@@ -7,6 +7,7 @@
 //! | the variable, and anything else | a word on standard error, and the end: a program that was started as a child must not run `main` |
 
 use crate::process::enter::{Entrance, REFUSED};
+use crate::process::ledger::Ledger;
 use crate::process::request::{Hello, Role, VARIABLE};
 use crate::process::server;
 use crate::sys::identity::{self, exit_now};
@@ -73,15 +74,15 @@ fn serve() -> ! {
     };
     match accept(number, nonce) {
         Err(error) => refuse(&error.to_string()),
-        Ok(Accepted::Server(socket, application, lifeline)) => {
-            server::serve(socket, application, lifeline)
+        Ok(Accepted::Server(socket, application, lifeline, ledger)) => {
+            server::serve(socket, application, lifeline, ledger)
         }
         Ok(Accepted::Process(entrance)) => entrance.run(),
     }
 }
 
 enum Accepted {
-    Server(OwnedFd, PidFd, OwnedFd),
+    Server(OwnedFd, PidFd, OwnedFd, Ledger),
     Process(Box<Entrance>),
 }
 
@@ -104,10 +105,11 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     match head.role {
         Role::Server { application: _ } => {
             let mut descriptors = descriptors.into_iter();
-            match (descriptors.next(), descriptors.next()) {
-                (Some(application), Some(lifeline)) => {
+            match (descriptors.next(), descriptors.next(), descriptors.next()) {
+                (Some(application), Some(lifeline), Some(ledger)) => {
                     let application = PidFd::adopt(application);
-                    Ok(Accepted::Server(socket, application, lifeline))
+                    let ledger = Ledger::adopt(ledger)?;
+                    Ok(Accepted::Server(socket, application, lifeline, ledger))
                 }
                 _ => Err(invalid("whose server is not said")),
             }

@@ -16,6 +16,7 @@
 
 use crate::deadline::Deadline;
 use crate::process::enter::{self, Entrance, REFUSED};
+use crate::process::ledger::Ledger;
 use crate::process::request::{EndIs, Hello, News, Role, StartMethod, StartRequest, VARIABLE};
 use crate::sys::fork::{Forked, fork_if_alone, kernel_keeps_ends, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
@@ -39,6 +40,7 @@ struct Server {
     application: PidFd,
     /// Held by this process and by each non-daemon that it has started.
     lifeline: OwnedFd,
+    ledger: Ledger,
     /// By their pids. Where the kernel collects them, some may have ended, and their pids be others'.
     children: HashMap<u32, Tracked>,
     /// How many of them there were after the last look at all of them.
@@ -104,8 +106,9 @@ enum Next {
 }
 
 /// Serves the application on `requests` until it ends, then ends as well. Each child leaves by its own way.
-pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> ! {
-    let child = match Server::prepare(requests, application, lifeline).and_then(Server::run) {
+pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd, ledger: Ledger) -> ! {
+    let prepared = Server::prepare(requests, application, lifeline, ledger);
+    let child = match prepared.and_then(Server::run) {
         Ok(Some(child)) => child,
         Ok(None) => exit_now(0),
         Err(error) => {
@@ -117,7 +120,12 @@ pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) ->
 }
 
 impl Server {
-    fn prepare(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> io::Result<Server> {
+    fn prepare(
+        requests: OwnedFd,
+        application: PidFd,
+        lifeline: OwnedFd,
+        ledger: Ledger,
+    ) -> io::Result<Server> {
         // Ctrl-C is for the application to answer: this process ends when that one does.
         signal::ignore_interrupts()?;
         let ends = if kernel_keeps_ends() {
@@ -138,6 +146,7 @@ impl Server {
             requests,
             application,
             lifeline,
+            ledger,
             children: HashMap::new(),
             kept: 0,
             environment: std::env::vars_os().collect(),
@@ -154,6 +163,7 @@ impl Server {
             requests,
             application,
             lifeline,
+            ledger,
             mut children,
             ends,
             spare,
@@ -162,6 +172,8 @@ impl Server {
             beyond,
             kept: _,
         } = self;
+        // Its memory is not here.
+        std::mem::forget(ledger);
         drop((requests, application, lifeline, ends, spare));
         for (_, child) in children.drain() {
             let Tracked {
@@ -248,6 +260,7 @@ impl Server {
             }
             Role::Server { .. } => return Next::Server,
         };
+        self.ledger.mark(request.number);
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
         let (name, path) = (request.identity.name.clone(), request.identity.path.clone());

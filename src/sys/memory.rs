@@ -143,6 +143,11 @@ impl Mapping {
         append(&self.raw, offset, len, out);
     }
 
+    /// Keeps it from processes that are forked from now on. They must let go of this value without a drop.
+    pub(crate) fn keep_from_forks(&self) -> io::Result<()> {
+        self.raw.advise(memmap2::Advice::DontFork)
+    }
+
     /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
     pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
         let start = self.raw.as_ptr().addr() + offset;
