@@ -15,6 +15,7 @@ mod deadline;
 #[path = "../../src/error/mod.rs"]
 mod error;
 mod kernel;
+mod held;
 mod memory;
 mod sys;
 mod shm {
