@@ -24,3 +24,4 @@ mod shm {
 mod sync;
 mod owned;
 mod unowned;
+mod crowds;
