@@ -52,6 +52,9 @@ mod queue;
 mod process;
 mod pool;
 mod wait;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use error::{Error, Result, SendError, TaskError, TaskErrorKind};
 pub use pipe::{Pipe, Receiver, Sender};

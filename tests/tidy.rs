@@ -643,6 +643,12 @@ fn mark_tests(tokens: &mut [Token<'_>]) {
             || starts_with(
                 &tokens[start..],
                 &["#", "[", "cfg", "(", "all", "(", "test", ","],
+            )
+            || starts_with(
+                &tokens[start..],
+                &[
+                    "#", "[", "cfg", "(", "any", "(", "test", ",", "fuzzing", ")",
+                ],
             );
         if !is_test {
             continue;

@@ -15,6 +15,7 @@
 //! A sender that dies leaves whole frames behind, and perhaps the beginning of a message, which is then no message.
 
 use crate::shm::{Corrupt, Incoming, Outgoing};
+use crate::sys::step::step;
 use bytemuck::{Pod, Zeroable};
 
 const WORD: usize = 8;
@@ -89,10 +90,12 @@ impl Head {
         };
         let word = self.length as u64 | (self.part as u64) << PLACES | opening;
         ring.put(&word.to_le_bytes())?;
+        step!("pipe::frame::head");
         if let Some(opening) = &self.opening {
             ring.put(bytemuck::bytes_of(opening))?;
         }
         ring.put(bytes)?;
+        step!("pipe::frame::body");
         ring.skip(size - self.before() - self.length);
         ring.show();
         Ok(true)

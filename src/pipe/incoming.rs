@@ -4,6 +4,7 @@ use crate::pipe::failure::Failure;
 use crate::pipe::frame::{Head, Opening, Part};
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, Incoming, Lane, Lanes};
+use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -153,6 +154,7 @@ impl Receiving {
                 (Part::Whole, None) => return self.front(),
                 _ => return Err(Corrupt.into()),
             }
+            step!("pipe::recv::part_copied");
             self.release();
         }
         let is_whole = self.long.as_ref().is_some_and(|long| long.is_whole);
@@ -196,6 +198,7 @@ impl Receiving {
         } else {
             head.discard(&mut self.ring);
         }
+        step!("pipe::recv::copied");
         self.release();
         reserved.map_err(|_| Failure::NoMemory(head.length as u64))
     }
@@ -214,6 +217,7 @@ impl Receiving {
         if let Front::Frame(head) = front {
             self.set_letter(head.opening);
             head.take_into(&mut self.ring, buffer);
+            step!("pipe::recv::copied_into");
             self.release();
         } else {
             let bytes = self.take_long()?;
@@ -249,6 +253,7 @@ impl Receiving {
     #[inline]
     fn release(&mut self) {
         if self.ring.release() {
+            step!("pipe::recv::owes_bell");
             self.owes_bell = true;
         }
         if self.owes_bell {
@@ -262,6 +267,7 @@ impl Receiving {
     pub(crate) fn ring_if_owed(&mut self) -> io::Result<()> {
         if self.owes_bell {
             self.peer.ring_for_room()?;
+            step!("pipe::recv::rung");
             self.owes_bell = false;
         }
         Ok(())

@@ -17,6 +17,7 @@ use crate::pipe::watch::Watched;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Spin};
 use crate::sys::poll;
 use crate::sys::socket::Patience;
+use crate::sys::step::step;
 use crate::wire::rights::{Heard, Inbox};
 use parking_lot::Mutex;
 use std::io;
@@ -123,8 +124,10 @@ impl Inlet {
                 }
                 if !matches!(front, Front::Nothing) {
                     let value = act(receiving, front)?;
+                    step!("pipe::recv::taken_in_turn");
                     let letter = receiving.take_letter();
                     let descriptors = turn.inbox_of(receiving, letter)?;
+                    step!("pipe::recv::has_descriptors");
                     return Ok((value, descriptors));
                 }
             }
@@ -151,6 +154,7 @@ impl Inlet {
             let receiving = here(&mut state)?;
             receiving.ring_if_owed()?;
             receiving.peer.sleeper.announce(true, 0);
+            step!("pipe::recv::says_asleep");
             if receiving.has_data() {
                 receiving.peer.sleeper.awake();
                 return Ok(());
@@ -159,6 +163,7 @@ impl Inlet {
             (Arc::clone(peer.socket()), Arc::clone(peer.event()))
         };
         let heard = turn.hear(&socket, &event, deadline);
+        step!("pipe::recv::woken");
         let mut state = self.state.lock();
         let receiving = here(&mut state)?;
         receiving.peer.sleeper.awake();
@@ -233,6 +238,7 @@ impl Inlet {
                 return;
             }
             receiving.peer.sleeper.announce(true, 0);
+            step!("pipe::watch::armed");
             // What is cleared here belongs to earlier sleeps, or to what the next round finds in the ring.
             watched.clear(&event);
             if turn.inbox.listen_to_all(socket.as_fd()).is_err() {
@@ -252,6 +258,7 @@ impl Inlet {
             here(&mut state)?;
             state.take().ok_or(Failure::Moved)?
         };
+        step!("pipe::travel::inlet_out");
         if let Some(watched) = self.watch.get() {
             watched.leave(receiving.peer.socket(), receiving.peer.event());
             receiving.peer.sleeper.awake();

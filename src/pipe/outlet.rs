@@ -20,6 +20,7 @@ use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Lane, Lanes, Outgoing, Spin};
 use crate::sys::poll;
 use crate::sys::socket::Patience;
+use crate::sys::step::step;
 use crate::wire::rights::{Heard, Inbox, Outbox};
 use parking_lot::Mutex;
 use std::io;
@@ -105,6 +106,7 @@ impl Outlet {
         }
         let (first, rest) = message.bytes.split_at(piece(turn.capacity));
         turn.send_first(Part::First, first, message)?;
+        step!("pipe::send::first_shown");
         turn.send_rest(rest).inspect_err(|_| {
             if let Some(sending) = &mut *self.state.lock() {
                 sending.owes_cut = true;
@@ -165,6 +167,7 @@ impl<'a> Turn<'a> {
         let mut state = outlet.state.lock();
         let sending = here(&mut state)?;
         sending.is_taken = true;
+        step!("pipe::send::turn");
         Ok(Turn {
             outlet,
             spin,
@@ -194,7 +197,9 @@ impl<'a> Turn<'a> {
             head.opening = Some(opening);
             if !message.descriptors.is_empty() && head.size() <= self.capacity {
                 self.wait_for_room(head.size())?;
+                step!("pipe::send::has_room");
                 opening.letter = self.send_descriptors(message.descriptors)?;
+                step!("pipe::send::letter");
             }
             head.opening = Some(opening);
         }
@@ -218,6 +223,7 @@ impl<'a> Turn<'a> {
                 opening: None,
             };
             self.put(&head, bytes)?;
+            step!("pipe::send::part_shown");
         }
         Ok(())
     }
@@ -303,6 +309,7 @@ impl<'a> Turn<'a> {
                 let mut state = self.outlet.state.lock();
                 let sending = here(&mut state)?;
                 sending.peer.sleeper.announce(false, room);
+                step!("pipe::send::says_asleep");
                 if sending.room()? >= room {
                     sending.peer.sleeper.awake();
                     return Ok(());
@@ -310,6 +317,7 @@ impl<'a> Turn<'a> {
                 Arc::clone(sending.peer.socket())
             };
             let heard = hear(&socket, deadline);
+            step!("pipe::send::woken");
             let mut state = self.outlet.state.lock();
             let sending = here(&mut state)?;
             sending.peer.sleeper.awake();
@@ -383,8 +391,11 @@ impl Sending {
         if !head.put(&mut self.ring, bytes)? {
             return Ok(false);
         }
+        step!("pipe::send::shown");
         if self.ring.owes_bell() {
+            step!("pipe::send::owes_bell");
             self.peer.ring_for_data();
+            step!("pipe::send::rung");
         }
         Ok(true)
     }

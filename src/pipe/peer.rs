@@ -12,6 +12,7 @@
 use crate::shm::Sleeper;
 use crate::sys::poll::{is_hung_up, ring_event};
 use crate::sys::socket;
+use crate::sys::step::step;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -99,7 +100,9 @@ pub(crate) struct Leaver(Sleeper);
 
 impl Drop for Leaver {
     fn drop(&mut self) {
+        step!("pipe::close::socket_closed");
         self.0.leave();
+        step!("pipe::close::told");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::pipe::outlet::{Outlet, Sending, SendingParts};
 use crate::shm::{Lane, Lanes};
 use crate::sys::memory::SealedMemory;
 use crate::sys::poll::is_nonblocking;
+use crate::sys::step::step;
 use crate::wire::handles::{self, Descriptor};
 use crate::wire::rights::{Inbox, Kept};
 use parking_lot::Mutex;
@@ -90,6 +91,7 @@ pub(crate) fn send_away<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let sending = outlet.depart().map_err(refused)?;
+    step!("pipe::travel::outlet_out");
     let parts = sending.parts();
     let form = SendingForm {
         memory: Descriptor(parts.memory),
@@ -112,6 +114,7 @@ pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Outlet, D::Error> {
     let form = SendingForm::deserialize(deserializer)?;
+    step!("pipe::travel::outlet_read");
     let parts = SendingParts {
         socket: form.socket.0,
         event: form.event.0,
@@ -124,6 +127,7 @@ pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
     };
     lanes(&parts.memory, &parts.event)
         .and_then(|lanes| Sending::new(&lanes, parts))
+        .inspect(|_| step!("pipe::travel::outlet_in"))
         .map(Outlet::new)
         .map_err(D::Error::custom)
 }
@@ -165,6 +169,7 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Inlet, D::Error> {
     let form = ReceivingForm::deserialize(deserializer)?;
+    step!("pipe::travel::inlet_read");
     let inbox = Inbox::resume(form.letters, owned(form.kept));
     let parts = ReceivingParts {
         socket: form.socket.0,
@@ -177,6 +182,7 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
     };
     lanes(&parts.memory, &parts.event)
         .and_then(|lanes| Receiving::new(&lanes, parts))
+        .inspect(|_| step!("pipe::travel::inlet_in"))
         .map(|receiving| Inlet::new(receiving, inbox))
         .map_err(D::Error::custom)
 }

@@ -50,7 +50,7 @@ fn serve_if_child() -> Option<fn() -> !> {
 }
 
 /// Reads `number:nonce`.
-fn parse(value: &str) -> Option<(i32, [u8; 16])> {
+pub(crate) fn parse(value: &str) -> Option<(i32, [u8; 16])> {
     let (number, digits) = value.split_once(':')?;
     if digits.len() != 32 || !digits.is_ascii() {
         return None;

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | the application | the kernel kills the minder of a daemon, and with that the daemon; another minder ends, and its process runs on |
 //! | the minder | the kernel kills a daemon; another process runs on, and nobody will know how it ended, which `wait` says |
+//! | nobody, but the application cannot take the news of the start in | it ends its side of the status socket; the minder kills the process, and ends |
 //! | the process | the minder tells, and ends; the application collects it: whoever waits at once, else the next start or question |
 //!
 //! All three have one thread when they fork, so that nothing is held by a thread that is not there.
@@ -26,12 +27,12 @@ use crate::process::child::Starting;
 use crate::process::current::Identity;
 use crate::process::enter::{REFUSED, flush};
 use crate::process::family;
-use crate::process::request::News;
+use crate::process::request::{EndIs, News};
 use crate::sys::descriptor;
 use crate::sys::fork::{self, Forked, ForkedUnseen};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
-use crate::sys::poll::readable;
+use crate::sys::poll::{is_hung_up, readable};
 use crate::sys::signal::{self, AllBlocked};
 use crate::sys::socket::{self, Patience, is_gone};
 use crate::wire::record;
@@ -160,7 +161,10 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
             exit_now(REFUSED)
         }
     };
-    let news = News::Started { pid: child };
+    let news = News::Started {
+        pid: child,
+        end: EndIs::Told,
+    };
     let told = record::send(
         status.as_fd(),
         &news,
@@ -176,6 +180,14 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
     // Whatever the application closes must be closed, though this process goes on.
     let needed = [status.as_fd(), process.as_fd(), application.as_fd()];
     descriptor::close_all_but(needed);
+    let told = [process.as_fd(), application.as_fd(), status.as_fd()];
+    if let Ok([false, false, true]) = readable(told, Deadline::NEVER) {
+        // The application has let go of its handle, which closes the socket, or has ended its side of it alone: then it
+        // could not take the news in and has no handle, and the process is not to run.
+        if let Ok(false) = is_hung_up(status.as_fd()) {
+            let _ended = process.kill();
+        }
+    }
     let waited_for = [process.as_fd(), application.as_fd()];
     if let Ok([false, true]) = readable(waited_for, Deadline::NEVER) {
         // Nobody is left to be told.

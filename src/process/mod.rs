@@ -1,12 +1,12 @@
 //! Processes: how one is started, what it is, and how it ends.
 
 mod current;
-mod request;
+pub(crate) mod request;
 mod family;
 mod child;
-mod enter;
+pub(crate) mod enter;
 mod server;
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod forked;
 mod launcher;
 mod handle;

@@ -36,6 +36,7 @@ use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::poll::{self, Counter};
 use crate::sys::robust::{self, Inside, Monitor};
 use crate::sys::sparse::SparseFile;
+use crate::sys::step::step;
 use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -131,6 +132,7 @@ impl Core {
         let capacity = Ledger::of(store.near()).begun().ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "no queue is in this memory")
         })?;
+        step!("queue::adopt::mapped");
         let letters = Letters::of(way_in, way_out);
         Ok(Core::of(store, letters, Counter::adopt(event), capacity))
     }
@@ -189,8 +191,10 @@ impl Core {
     pub(crate) fn start_again(&self, tail: u64) {
         let ledger = self.ledger();
         ledger.set_base(tail);
+        step!("queue::again::base");
         if ledger.high() > NEAR as u64 {
             self.store.give_all_back();
+            step!("queue::again::given_back");
             ledger.set_high(NEAR as u64);
         }
     }

@@ -4,6 +4,7 @@ use crate::queue::core::{Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::Missing;
 use crate::queue::store::NEAR;
+use crate::sys::step::step;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
@@ -48,8 +49,10 @@ impl Core {
                 return Err(failure);
             }
         };
+        step!("queue::get::inside");
         let message = self.take(short);
         inside.leave(is_there);
+        step!("queue::get::left");
         if ledger.is_lettered() {
             self.make_room_if_last();
         }
@@ -96,21 +99,30 @@ impl Core {
         } else {
             Bytes::Long(self.copy_out(body, len as usize)?)
         };
+        step!("queue::get::copied");
         let descriptors = self.descriptors_of(letter, count)?;
+        step!("queue::get::peeked");
         let end = at + (next - head);
         self.give_back(head, end, base);
         if self.capacity == u64::MAX {
             // Nobody waits for room.
             ledger.take(got, next);
         } else {
-            ledger.put_side().announce(|| ledger.take(got, next));
+            ledger.put_side().announce(|| {
+                step!("queue::get::pending");
+                ledger.take(got, next);
+                step!("queue::get::taken");
+            });
         }
+        step!("queue::get::announced");
         self.start_again_if_empty(got, end);
         if count > 0 {
             self.letters.discard(letter);
+            step!("queue::get::discarded");
         }
         if ledger.watched() > 0 {
             self.event.take();
+            step!("queue::get::event");
         }
         match descriptors {
             Some(descriptors) => Ok(Message { bytes, descriptors }),
@@ -186,6 +198,7 @@ impl Core {
         let ledger = self.ledger();
         let behind = self.store.give_back(ledger.punched(), base, head);
         if let Ok(Some(punched)) = behind {
+            step!("queue::get::given_back");
             ledger.set_punched(punched);
         }
     }
@@ -199,6 +212,7 @@ impl Core {
         }
         // Where somebody is putting right now, there is something in it again, or he sees to it.
         if let Some(putting) = ledger.put_side().try_enter() {
+            step!("queue::get::putting_too");
             let put = ledger.put();
             if ledger.got() == put {
                 self.start_again(ledger.tail(put));

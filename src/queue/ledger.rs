@@ -25,6 +25,7 @@
 
 use crate::sys::memory::Mapping;
 use crate::sys::robust::Monitor;
+use crate::sys::step::step;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What this page takes; the messages stand behind it.
@@ -179,6 +180,7 @@ impl<'a> Ledger<'a> {
         let next = put.wrapping_add(1) & !CLOSED;
         self.word(TAILS + 8 * (next % 2) as usize)
             .store(tail, Ordering::Relaxed);
+        step!("queue::ledger::tail_drafted");
         // Release: whoever sees the count sees the message. Pairs with `put`.
         self.word(PUT)
             .compare_exchange(put, next, Ordering::Release, Ordering::Relaxed)
@@ -191,6 +193,7 @@ impl<'a> Ledger<'a> {
         let next = got.wrapping_add(1);
         self.word(HEADS + 8 * (next % 2) as usize)
             .store(head, Ordering::Relaxed);
+        step!("queue::ledger::head_drafted");
         // Release: the message was copied out before its room is used again. Pairs with `got`.
         self.word(GOT).store(next, Ordering::Release);
     }

@@ -16,6 +16,7 @@
 use crate::deadline::Deadline;
 use crate::sys::poll;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Part, Patience};
+use crate::sys::step::step;
 use bytemuck::{Pod, Zeroable};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,6 +81,7 @@ impl Letters {
             let borrowed: Vec<BorrowedFd<'_>> = some.iter().map(|one| one.as_fd()).collect();
             let record = bytemuck::bytes_of(&label);
             socket::send(self.way_in.as_fd(), record, &borrowed, Patience::Now)?;
+            step!("queue::letters::sent_one");
             *sent += some.len();
         }
         Ok(())
@@ -119,6 +121,7 @@ impl Letters {
                         return Err(Missing::Gone);
                     }
                     descriptors.extend(part.descriptors);
+                    step!("queue::letters::peeked_one");
                 }
                 Some(label) if label.letter > letter => return Err(Missing::Gone),
                 _ if descriptors.is_empty() => {
@@ -176,6 +179,7 @@ impl Letters {
 
     fn drop_one(&self) {
         let _closed = socket::receive_into(self.way_out.as_fd(), &mut [0; 16], Patience::Now);
+        step!("queue::letters::dropped_one");
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::deadline::Deadline;
 use crate::queue::core::{Core, Failure};
 use crate::sys::robust;
+use crate::sys::step::step;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -15,7 +16,13 @@ impl Core {
         let ledger = self.ledger();
         // First: whoever puts descriptors after this goes on with closing, if we are killed.
         self.letters.end();
+        step!("queue::close::letters_ended");
         self.event.add(1);
+        step!("queue::close::event");
+        let close = || {
+            ledger.close();
+            step!("queue::close::closed");
+        };
         if robust::prepare().is_err() {
             // Without memory for this thread: who sleeps already is woken by the next one who comes.
             return ledger.close();
@@ -23,15 +30,20 @@ impl Core {
         // Inside one side, and with the other's word pending: if we are killed, the kernel wakes one on each, who passes it
         // on. Who holds a side up for long is not waited for.
         if let Some(putting) = ledger.put_side().try_enter() {
-            ledger.get_side().announce(|| ledger.close());
+            step!("queue::close::inside_put");
+            ledger.get_side().announce(close);
             putting.leave(|| true);
         } else if let Some(getting) = ledger.get_side().try_enter() {
-            ledger.put_side().announce(|| ledger.close());
+            step!("queue::close::inside_get");
+            ledger.put_side().announce(close);
             getting.leave(|| true);
         } else {
-            ledger.get_side().announce(|| ledger.close());
+            step!("queue::close::inside_neither");
+            ledger.get_side().announce(close);
         }
+        step!("queue::close::left");
         self.pass_closing_on();
+        step!("queue::close::passed_on");
         self.settle_if_needed();
     }
 
@@ -46,7 +58,12 @@ impl Core {
     pub(crate) fn finish(&self) -> io::Result<bool> {
         robust::prepare()?;
         let ledger = self.ledger();
-        Ok(ledger.finish_one_of_many() || ledger.done_side().announce(|| ledger.finish()))
+        let finish = || {
+            let is_one = ledger.finish();
+            step!("queue::done::last");
+            is_one
+        };
+        Ok(ledger.finish_one_of_many() || ledger.done_side().announce(finish))
     }
 
     /// Waits until all messages are done with.
@@ -58,6 +75,7 @@ impl Core {
             return Ok(());
         }
         let mut inside = ledger.done_side().enter(deadline).ok_or(Failure::Timeout)?;
+        step!("queue::done::inside");
         while !is_there() {
             inside = inside.wait(is_there, deadline).ok_or(Failure::Timeout)?;
         }
@@ -70,7 +88,9 @@ impl Core {
         let ledger = self.ledger();
         if ledger.watched() < 2 {
             ledger.set_watched(1);
+            step!("queue::watch::begun");
             self.event.add(ledger.len().saturating_add(2).min(1 << 62));
+            step!("queue::watch::added");
             ledger.set_watched(2);
             // So that it is not readable at first when nothing is there.
             let _settled = self.is_ready();
@@ -104,9 +124,12 @@ impl Core {
         let Some(getting) = ledger.get_side().try_enter() else {
             return;
         };
+        step!("queue::settle::getting");
         if let Some(putting) = ledger.put_side().try_enter() {
+            step!("queue::settle::putting_too");
             if ledger.len() == 0 && ledger.is_lettered() && ledger.is_littered() {
                 self.letters.empty();
+                step!("queue::settle::emptied");
                 ledger.set_emptied();
             }
             if ledger.watched() > 0 && ledger.len() == 0 && !ledger.is_closed() {
@@ -114,6 +137,7 @@ impl Core {
                 while taken < SETTLE_MAX && self.event.take() {
                     taken += 1;
                 }
+                step!("queue::settle::lowered");
                 if ledger.is_closed() {
                     self.event.add(1);
                 }

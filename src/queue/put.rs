@@ -5,6 +5,7 @@ use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::LETTER_MAX;
 use crate::sys::socket;
+use crate::sys::step::step;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,12 +29,15 @@ impl Core {
         let is_there = || self.has_room() || ledger.is_closed();
         loop {
             let inside = self.enter_when(ledger.put_side(), is_there, &self.spin_to_put, limit)?;
+            step!("queue::put::inside");
             let placed = if ledger.is_closed() {
                 Err(Failure::Closed)
             } else {
                 self.place(bytes, descriptors)
             };
+            step!("queue::put::placed");
             inside.leave(is_there);
+            step!("queue::put::left");
             if placed? {
                 return Ok(());
             }
@@ -51,6 +55,7 @@ impl Core {
             }
             // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and
             // so does closing.
+            step!("queue::put::waits_for_letters");
             self.letters.wait_for_room(deadline)?;
         }
     }
@@ -74,6 +79,7 @@ impl Core {
         }
         self.store
             .write(at + HEADER as u64, bytes, &self.put_window)?;
+        step!("queue::put::body");
         let letter = if descriptors.is_empty() {
             0
         } else {
@@ -88,13 +94,21 @@ impl Core {
         header[8..16].copy_from_slice(&(descriptors.len() as u64).to_ne_bytes());
         header[16..].copy_from_slice(&letter.to_ne_bytes());
         self.store.write(at, &header, &self.put_window)?;
+        step!("queue::put::header");
         if at + taken > ledger.high() {
             ledger.set_high(at + taken);
         }
         if ledger.watched() > 0 {
             self.event.add(1);
+            step!("queue::put::event");
         }
-        if ledger.get_side().announce(|| ledger.publish(put, next)) {
+        let publish = || {
+            step!("queue::put::pending");
+            let is_published = ledger.publish(put, next);
+            step!("queue::put::published");
+            is_published
+        };
+        if ledger.get_side().announce(publish) {
             Ok(true)
         } else {
             // It was closed meanwhile; else another process has written over the count.
@@ -123,6 +137,7 @@ impl Core {
         let ledger = self.ledger();
         ledger.set_lettered();
         let letter = ledger.next_letter();
+        step!("queue::put::numbered");
         let mut sent = 0;
         match self.try_letter(letter, descriptors, &mut sent)? {
             true => return Ok(Some(letter)),
@@ -132,7 +147,9 @@ impl Core {
         // All but our own is left over from processes that have died.
         let deadline = Deadline::after(BUSY);
         let getting = ledger.get_side().enter(deadline).ok_or(Failure::Timeout)?;
+        step!("queue::put::getting_too");
         self.letters.discard_others(letter);
+        step!("queue::put::others_discarded");
         getting.leave(|| self.has_news());
         match self.try_letter(letter, descriptors, &mut sent)? {
             true => Ok(Some(letter)),

@@ -5,6 +5,7 @@ use crate::shm::Known;
 use crate::sys::file::{Identity, identity};
 use crate::sys::frozen::{Frozen, draft, freeze};
 use crate::sys::limits;
+use crate::sys::step::step;
 use crate::wire::handles::Descriptor;
 use bytemuck::Pod;
 use serde::de::Error as _;
@@ -180,7 +181,10 @@ impl Memory {
     ) -> io::Result<Arc<Memory>> {
         let mut file = draft(bytes)?;
         fill(&mut file)?;
-        Memory::of(&Arc::new(freeze(file)?))
+        step!("slice::make::filled");
+        let frozen = Arc::new(freeze(file)?);
+        step!("slice::make::frozen");
+        Memory::of(&frozen)
     }
 
     /// What is in a file, which may be any; one that is mapped here already has been looked at.
@@ -252,6 +256,7 @@ impl<T> Serialize for SharedSlice<T> {
 impl<'de, T: Pod> Deserialize<'de> for SharedSlice<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let file = Descriptor::deserialize(deserializer)?;
+        step!("slice::arrive::read");
         let refused = |why: &dyn fmt::Display| {
             D::Error::custom(format!("a shared slice came that is none: {why}"))
         };

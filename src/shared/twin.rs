@@ -20,6 +20,7 @@
 use crate::deadline::Deadline;
 use crate::shm::{Slot, words};
 use crate::sys::robust::{Held, Word};
+use crate::sys::step::step;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 const VERSION: usize = 16;
@@ -84,6 +85,7 @@ impl<'a> Twin<'a> {
     pub(crate) fn lock(self, deadline: Deadline) -> Option<Locked<'a>> {
         // What one that died was writing does not count, so that it does not matter.
         let held = self.word().acquire(deadline)?;
+        step!("twin::lock::held");
         Some(Locked {
             twin: self,
             _held: held,
@@ -148,7 +150,9 @@ impl Locked<'_> {
         // Pairs with the fence in `load`.
         fence(Ordering::Release);
         words::store(self.twin.copy(next), 0, bytes);
+        step!("twin::publish::copied");
         self.twin.version().store(next, Ordering::Release);
+        step!("twin::publish::raised");
     }
 
     /// Writes some bytes in place. Only for twins that nobody reads without the lock.
@@ -158,6 +162,7 @@ impl Locked<'_> {
     /// Where there is no room.
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
         words::store(self.twin.copy(self.version()), at, bytes);
+        step!("twin::write::written");
     }
 }
 

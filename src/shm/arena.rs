@@ -18,6 +18,7 @@ use crate::sys::file::{Identity, identity};
 use crate::sys::forks::Stretch;
 use crate::sys::memory::{Mapping, SealedMemory};
 use crate::sys::part::{Kept, Part};
+use crate::sys::step::step;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -103,6 +104,7 @@ impl Slot {
     /// Finds the place that another process has named: `len` bytes at `offset` of `file`, which may be any file.
     pub(crate) fn adopt(file: &Arc<OwnedFd>, offset: u64, len: u64) -> io::Result<Slot> {
         let segment = Segment::of(file)?;
+        step!("arena::adopt::mapped");
         let found = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
         let fits = |&(offset, len): &(usize, usize)| {
             offset % ALIGNMENT == 0
@@ -234,6 +236,7 @@ impl Arena {
 
     fn begin_segment(&mut self) -> io::Result<Arc<Segment>> {
         let segment = Segment::create(SEGMENT)?;
+        step!("arena::begin::made");
         self.segment = Arc::downgrade(&segment);
         self.next = 0;
         for places in self.free.values_mut() {

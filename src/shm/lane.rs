@@ -23,6 +23,10 @@ const CAPACITY_WORD: usize = 8;
 /// The largest ring.
 const CAPACITY_MAX: usize = 1 << 30;
 
+/// The furthest that an end can have got when it arrives. No pipe gets there; one that says so could count past the end of
+/// the numbers.
+const POSITION_MAX: u64 = 1 << 62;
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -77,6 +81,17 @@ impl Lanes {
         }
     }
 
+    /// Refuses an end that has got further than any.
+    fn check(position: u64) -> io::Result<()> {
+        if position > POSITION_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "an end of a pipe says that more went through it than ever can",
+            ));
+        }
+        Ok(())
+    }
+
     /// The writing end of a lane, where `tail` bytes have been put before and the last sleep had the number `sleep`.
     pub(crate) fn writer(
         &self,
@@ -84,6 +99,7 @@ impl Lanes {
         tail: u64,
         sleep: u64,
     ) -> io::Result<(Outgoing, Sleeper)> {
+        Self::check(tail)?;
         let start = self.start(lane);
         let own = Arc::new(self.memory.map(start + PAGE, PAGE + self.capacity)?);
         let peer = Arc::new(self.memory.map_read_only(start, PAGE)?);
@@ -98,6 +114,7 @@ impl Lanes {
         head: u64,
         sleep: u64,
     ) -> io::Result<(Incoming, Sleeper)> {
+        Self::check(head)?;
         let start = self.start(lane);
         let own = Arc::new(self.memory.map(start, PAGE)?);
         let len = PAGE + self.capacity;
@@ -133,6 +150,21 @@ mod tests {
             let (mut writer, _) = lanes.writer(lane, PAGE as u64, 0).unwrap();
             assert_eq!(writer.put(&[7; 20]).unwrap(), 10);
         }
+    }
+
+    #[test]
+    fn an_end_that_claims_to_be_near_the_last_position_is_refused() {
+        let lanes = Lanes::create(PAGE).unwrap();
+        for position in [u64::MAX, u64::MAX - 10, 1 << 63] {
+            assert!(lanes.writer(Lane::Forth, position, 0).is_err());
+            assert!(lanes.reader(Lane::Forth, position, 0).is_err());
+        }
+        // Where it is believed, it goes on counting from there.
+        let (mut writer, _) = lanes.writer(Lane::Forth, POSITION_MAX, 0).unwrap();
+        let head = lanes.memory.map(lanes.start(Lane::Forth), PAGE).unwrap();
+        head.word(crate::shm::ring::HEAD)
+            .store(POSITION_MAX, Ordering::Relaxed);
+        assert_eq!(writer.put(&[7; 20]).unwrap(), 20);
     }
 
     #[test]

@@ -29,6 +29,7 @@
 use crate::sys::forks;
 use crate::sys::identity;
 use crate::sys::memory::{Mapping, ReadOnlyMapping};
+use crate::sys::step::step;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -220,7 +221,9 @@ impl Outgoing {
         self.has_news = true;
         // Publishes the bytes above. Pairs with the acquire in `look_for_data`, and, before the load in `owes_bell`, with the
         // fence in `Sleeper::announce`. One exchange costs less than a store and a fence.
+        step!("ring::put::written");
         self.own.word(TAIL).swap(self.tail, Ordering::SeqCst);
+        step!("ring::put::shown");
     }
 
     /// Whether the other sleeps for what was shown and has not been rung at for it. Whoever asks rings.
@@ -364,7 +367,9 @@ impl Incoming {
         self.head_shown = self.head;
         // The bytes have been copied out. Pairs with the acquire in `look_for_room`, and, before the load of `ASLEEP`, with
         // the fence in `Sleeper::announce`.
+        step!("ring::take::copied");
         self.own.word(HEAD).swap(self.head, Ordering::SeqCst);
+        step!("ring::take::released");
         let asleep = self.peer.load(ASLEEP, Ordering::SeqCst);
         if asleep & FOR_ROOM == 0 || asleep & !REASONS == self.rung {
             return false;
@@ -450,11 +455,13 @@ impl Sleeper {
         self.own
             .word(ROOM_WANTED)
             .store(room as u64, Ordering::Relaxed);
+        step!("ring::sleep::number_drafted");
         self.own
             .word(ASLEEP)
             .store(self.number | for_data | for_room, Ordering::Release);
         // Pairs with the fences in `Outgoing::show` and `Incoming::release`.
         fence(Ordering::SeqCst);
+        step!("ring::sleep::announced");
     }
 
     /// Where one thread of this side sleeps for data and another has begun a message that there is no room for: says that
@@ -474,6 +481,7 @@ impl Sleeper {
     /// Says that we are awake.
     pub(crate) fn awake(&mut self) {
         self.own.word(ASLEEP).store(self.number, Ordering::Release);
+        step!("ring::sleep::awake");
     }
 
     /// Says where we run, to one whom we are about to wake.

@@ -17,6 +17,7 @@
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::sync::unowned::Unowned;
+use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
@@ -81,12 +82,15 @@ impl Event {
     /// ```
     pub fn set(&self) {
         let _covered = self.word.cover();
+        step!("event::set::covered");
         let set = |now| match now & IS_SET {
             0 => Some(state(count(now).wrapping_add(1), now & TURN ^ TURN, IS_SET)),
             _ => None,
         };
         let _was_set = self.word.state().fetch_update(SeqCst, SeqCst, set);
+        step!("event::set::set");
         self.word.wake(i32::MAX);
+        step!("event::set::woken");
     }
 
     /// Makes it unset, for those who wait from now on. Never blocks.
@@ -102,6 +106,7 @@ impl Event {
     /// ```
     pub fn clear(&self) {
         self.word.state().fetch_and(!IS_SET, SeqCst);
+        step!("event::clear::cleared");
     }
 
     /// Returns whether it is set.
@@ -163,6 +168,7 @@ impl Event {
     #[cold]
     fn wait_asleep(&self, deadline: Deadline) -> bool {
         let _covered = self.word.cover();
+        step!("event::wait::covered");
         let start = self.word.state().load(SeqCst);
         let (mut now, mut is_in_time) = (start, true);
         loop {
@@ -175,6 +181,7 @@ impl Event {
                 return false;
             }
             is_in_time = self.word.sleep(now, deadline);
+            step!("event::wait::woken");
             now = self.word.state().load(SeqCst);
         }
     }

@@ -12,6 +12,7 @@ use crate::sync::died::{Guard, OwnerDied, sealed};
 use crate::sync::object::{self, Owner};
 use crate::sys::part::Part;
 use crate::sys::robust::Word;
+use crate::sys::step::step;
 use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -249,6 +250,7 @@ impl<T: Pod> Lock<T> {
         is_broken: bool,
     ) -> Result<LockGuard<'a, T>, OwnerDied<LockGuard<'a, T>>> {
         let which = which::<T>(part);
+        step!("lock::take::held");
         let mut value = T::zeroed();
         part.read(copy::<T>(which), bytemuck::bytes_of_mut(&mut value));
         let guard = LockGuard {
@@ -285,8 +287,10 @@ fn write<T: Pod>(part: Part<'_>, which: u64, value: &T) {
     }
     let other = 1 - which;
     part.write(copy::<T>(other), bytemuck::bytes_of(value));
+    step!("lock::write::copied");
     // Release: not before the bytes, for whoever finds this thread dead here.
     part.word(WHICH).store(other, Ordering::Release);
+    step!("lock::write::switched");
 }
 
 #[inline]

@@ -31,6 +31,7 @@
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::sync::unowned::Unowned;
+use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -63,7 +64,9 @@ impl Permits {
     #[inline]
     pub(crate) fn try_take(&self) -> bool {
         let take = |now| Some(state(free(now).checked_sub(1)?, now & SLEEPERS));
-        self.word.state().fetch_update(SeqCst, SeqCst, take).is_ok()
+        let is_taken = self.word.state().fetch_update(SeqCst, SeqCst, take).is_ok();
+        step!("permits::try::looked");
+        is_taken
     }
 
     /// Takes one; false when the deadline passes before one is free.
@@ -75,6 +78,7 @@ impl Permits {
     #[cold]
     fn take_asleep(&self, deadline: Deadline) -> bool {
         let _covered = self.word.cover();
+        step!("permits::take::covered");
         let mut is_in_time = true;
         loop {
             let take = |now| Some(state(free(now).saturating_sub(1), SLEEPERS));
@@ -82,6 +86,7 @@ impl Permits {
                 Ok(before) | Err(before) => before,
             };
             if free(before) > 0 {
+                step!("permits::take::taken");
                 if free(before) > 1 {
                     self.ring();
                 }
@@ -90,7 +95,9 @@ impl Permits {
             if !is_in_time {
                 return false;
             }
+            step!("permits::take::marked");
             is_in_time = self.word.sleep(state(0, SLEEPERS), deadline);
+            step!("permits::take::woken");
         }
     }
 
@@ -98,11 +105,14 @@ impl Permits {
     #[inline]
     pub(crate) fn give(&self, limit: usize) -> bool {
         let _covered = self.word.cover();
+        step!("permits::give::covered");
         let give = |now| {
             let more = free(now).checked_add(1)?;
             (more <= limit as u64).then(|| state(more, now & SLEEPERS))
         };
-        match self.word.state().fetch_update(SeqCst, SeqCst, give) {
+        let given = self.word.state().fetch_update(SeqCst, SeqCst, give);
+        step!("permits::give::given");
+        match given {
             Ok(before) if before & SLEEPERS != 0 => self.ring(),
             Ok(_) => {}
             Err(_) => return false,
@@ -114,7 +124,9 @@ impl Permits {
     #[cold]
     fn ring(&self) {
         if self.word.wake(1) == 0 {
+            step!("permits::ring::nobody");
             self.word.state().fetch_and(!SLEEPERS, SeqCst);
+            step!("permits::ring::cleared");
             // Who fell asleep meanwhile would not be seen by the next one who gives.
             self.word.wake(i32::MAX);
         }

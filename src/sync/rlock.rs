@@ -9,6 +9,7 @@ use crate::shm::Slot;
 use crate::sync::died::{Guard, OwnerDied, sealed};
 use crate::sync::object::{self, Owner};
 use crate::sys::robust::{Held, Word};
+use crate::sys::step::step;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::RefCell;
 use std::fmt;
@@ -188,6 +189,7 @@ impl RLock {
         };
         if self.word().is_held_by_this_thread() {
             self.with_taken(|taken| taken.times += 1);
+            step!("rlock::take::again");
             return Ok(Some(guard));
         }
         let Some(held) = self.word().acquire(deadline) else {
@@ -195,6 +197,7 @@ impl RLock {
             return Ok(None);
         };
         let is_broken = held.owner_died();
+        step!("rlock::take::held");
         self.keep(held, is_broken);
         if is_broken {
             Err(OwnerDied::new(guard))
@@ -251,6 +254,7 @@ impl Drop for RLockGuard<'_> {
             taken.times = taken.times.saturating_sub(1);
             *taken
         });
+        step!("rlock::give::counted");
         match left {
             Some(Taken { times: 1.., .. }) => {}
             Some(Taken {

@@ -24,6 +24,7 @@
 //! while the thread holds some of ours or has not ended.
 
 use crate::sys::errno::check;
+use crate::sys::step::step;
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
@@ -169,8 +170,10 @@ impl Thread {
         let len = record.len.load(Ordering::Relaxed);
         record.nodes[len].store(address(node), Ordering::Relaxed);
         record.len.store(len + 1, Ordering::Relaxed);
+        step!("held::link::counted");
         let first = record.head.first.load(Ordering::Relaxed);
         node.store(first as u64, Ordering::Relaxed);
+        step!("held::link::pointed");
         compiler_fence(Ordering::SeqCst);
         record.head.first.store(address(node), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -195,6 +198,7 @@ impl Thread {
         if is_last {
             let behind = record.behind(last);
             record.head.first.store(behind, Ordering::Relaxed);
+            step!("held::unlink::out");
             record.len.store(last, Ordering::Relaxed);
         }
         compiler_fence(Ordering::SeqCst);
@@ -314,6 +318,7 @@ impl Record {
         // node is 8 aligned bytes that every process reads and writes as an atomic, or as the kernel does.
         let younger = unsafe { AtomicU64::from_ptr(ptr::with_exposed_provenance_mut(younger)) };
         younger.store(self.behind(at) as u64, Ordering::Relaxed);
+        step!("held::unlink::inner_out");
         compiler_fence(Ordering::SeqCst);
         for place in at..len - 1 {
             let next = self.nodes[place + 1].load(Ordering::Relaxed);

@@ -7,6 +7,7 @@
     reason = "the one door: each block has one operation and answers its callee's contract"
 )]
 
+pub(crate) mod step;
 pub(crate) mod atomic;
 pub(crate) mod errno;
 pub(crate) mod clock;

@@ -14,6 +14,7 @@ use crate::shm::{Corrupt, Duplex, LONGEST_OF_SERVER, Note, Spin};
 use crate::sys::limits;
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, Patience, is_gone};
+use crate::sys::step::step;
 use crate::wire::rights::{self, Heard, Inbox, Outbox};
 use bytemuck::{Pod, Zeroable};
 use std::io;
@@ -117,7 +118,10 @@ impl Link {
     /// Takes the side that another process has handed over.
     pub(crate) fn attach(peer: LinkPeer) -> io::Result<Link> {
         let memory = SealedMemory::adopt(peer.memory)?;
-        Ok(Link::new(Duplex::attach(&memory)?, peer.socket))
+        step!("link::attach::adopted");
+        let ring = Duplex::attach(&memory)?;
+        step!("link::attach::mapped");
+        Ok(Link::new(ring, peer.socket))
     }
 
     fn new(ring: Duplex, socket: OwnedFd) -> Link {
@@ -190,13 +194,16 @@ impl Link {
         };
         if sent.bytes < HEADER {
             sent.bytes += self.ring.put(&bytemuck::bytes_of(&header)[sent.bytes..])?;
+            step!("link::send::header");
         }
         if sent.bytes >= HEADER {
             sent.bytes += self.ring.put(&body[sent.bytes - HEADER..])?;
+            step!("link::send::body");
         }
         let left = HEADER + body.len() - sent.bytes;
         let is_whole = left == 0;
         if !is_whole {
+            step!("link::send::part");
             // Before the other side sees a message begin: who waits for data alone will not end it.
             self.ring
                 .also_sleep_for_room(left.min(self.ring.capacity() / 2));
@@ -255,6 +262,7 @@ impl Link {
                 if self.header.len() == HEADER {
                     let header: Header = bytemuck::pod_read_unaligned(&self.header);
                     self.header.clear();
+                    step!("link::recv::header");
                     if header.length > limits::longest_message() {
                         self.is_corrupt = true;
                         return Err(LinkError::NoMemory(header.length));
@@ -291,10 +299,12 @@ impl Link {
             }
             let room = missing.min(message.body.capacity() - message.body.len());
             let taken = self.ring.take(room.min(allowed), &mut message.body);
+            step!("link::recv::taken");
             allowed -= taken;
             if taken == missing {
                 let message = self.incoming.take();
                 self.give_room_back()?;
+                step!("link::recv::whole");
                 return Ok(message);
             }
             if self.ring.unreleased() >= self.ring.capacity() / 8 {
@@ -310,6 +320,7 @@ impl Link {
         }
         let count = usize::try_from(count).map_err(|_| Corrupt)?;
         let taken = self.inbox.take(self.socket.as_fd(), count)?;
+        step!("link::recv::descriptors");
         self.is_corrupt = taken.is_none();
         Ok(taken.ok_or(Corrupt)?)
     }
@@ -340,6 +351,7 @@ impl Link {
         let start = Instant::now();
         while !self.prepare_sleep(data, room) {
             let heard = self.inbox.listen(self.socket.as_fd(), Patience::Wait)?;
+            step!("link::wait::woken");
             if heard == Heard::Closed {
                 self.wake_up();
                 // What the other side showed before it went is still to be had.
@@ -396,6 +408,7 @@ impl Link {
 
     /// Wakes the other side. One that is gone is noticed by whoever waits for it, once its last messages are read.
     fn ring_bell(&self) -> Result<(), LinkError> {
+        step!("link::bell::owed");
         match socket::ring(self.socket.as_fd()) {
             Err(error) if is_gone(&error) => Ok(()),
             result => Ok(result?),

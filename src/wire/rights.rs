@@ -18,6 +18,7 @@
 
 use crate::sys::poll;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, TOO_MANY_ON_THEIR_WAY, is_gone};
+use crate::sys::step::step;
 use bytemuck::{Pod, Zeroable};
 use std::collections::VecDeque;
 use std::io;
@@ -114,6 +115,7 @@ impl Outbox {
                 Err(error) if is_gone(&error) => {}
                 result => result?,
             }
+            step!("rights::sent_one");
             *sent += places.len();
         }
         let one = u64::from(!descriptors.is_empty());
@@ -200,6 +202,7 @@ impl Inbox {
                 .then(|| descriptors.collect())
                 .flatten();
             self.kept.push_back((label.letter, descriptors));
+            step!("rights::kept_one");
         }
         Ok(Heard::News)
     }

@@ -14,6 +14,7 @@ pub(crate) mod census;
 pub(crate) mod fault;
 pub(crate) mod many;
 pub(crate) mod meet;
+pub(crate) mod refusals;
 pub(crate) mod unsafely;
 pub(crate) mod victim;
 

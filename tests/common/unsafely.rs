@@ -133,6 +133,63 @@ pub(crate) fn become_nobody() {
     nix::sys::prctl::set_dumpable(true).unwrap();
 }
 
+/// Has the kernel refuse this thread, and all that it starts, to tell how a process ended by its pidfd, as kernels before 6.15
+/// do.
+pub(crate) fn hide_kept_ends() {
+    const GET_INFO: u32 = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let load = |offset| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    };
+    let pass_if = |value, skipped_else| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: skipped_else,
+        k: value,
+    };
+    let answer = |answer| libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: answer,
+    };
+    // The call's number stands first, its second argument in the fourth word pair.
+    let mut program = [
+        load(0),
+        pass_if(libc::SYS_ioctl as u32, 3),
+        load(24),
+        pass_if(GET_INFO, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    nix::sys::prctl::set_no_new_privs().unwrap();
+    // SAFETY: the filter and its program are valid for reading as long as the call lasts.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// Whether the kernel keeps how a process ended for who holds its pidfd: from 6.15 on, unless that is hidden.
+pub(crate) fn are_ends_kept() -> bool {
+    let release = nix::sys::utsname::uname().unwrap();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
+}
+
 /// Sends records through every socket that this process has until each takes no more.
 pub(crate) fn fill_sockets() {
     for number in 3..64 {
@@ -248,4 +305,150 @@ pub(crate) fn at_exit(handler: extern "C" fn()) {
 pub(crate) fn print_as_c(text: &std::ffi::CStr) {
     // SAFETY: both are texts that end in a null byte; the format takes one.
     unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
+}
+
+/// A few words that this process shares with what it forks.
+pub(crate) fn shared_words<const N: usize>() -> &'static [std::sync::atomic::AtomicI64; N] {
+    let (access, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: new memory is asked for, wherever there is room.
+    let words = unsafe { libc::mmap(ptr::null_mut(), 4096, access, flags, -1, 0) };
+    assert!(words != libc::MAP_FAILED && N <= 512);
+    // SAFETY: the page is full of zeros, which are words, and stays mapped for good.
+    unsafe { &*words.cast() }
+}
+
+/// By which the system calls of a process, and of all that it starts, are let pass or refused.
+pub(crate) struct Listener(std::os::fd::OwnedFd);
+
+/// A call that waits for its answer.
+pub(crate) struct Call {
+    id: u64,
+    pub(crate) thread: u32,
+    pub(crate) number: i64,
+}
+
+const NOTIFY_RECEIVE: libc::c_ulong = 0xc050_2100;
+const NOTIFY_SEND: libc::c_ulong = 0xc018_2101;
+
+impl Listener {
+    /// Has this thread and all that it starts be supervised in these calls, for good; returns the number of the descriptor
+    /// to do so by. Of `mmap`, only shared memory and stacks count, and of `fcntl`, only copies of descriptors.
+    pub(crate) fn install(calls: &[i64]) -> Option<i32> {
+        let statement = |code, k| libc::sock_filter {
+            code,
+            jt: 0,
+            jf: 0,
+            k,
+        };
+        let jump = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+        let load = |at| statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, at);
+        let answer = |with| statement((libc::BPF_RET | libc::BPF_K) as u16, with);
+        let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        let has_any = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+        // The number of the call stands first; its arguments begin at 16, eight bytes each.
+        let mut program = vec![load(0)];
+        for &call in calls {
+            let number = u32::try_from(call).unwrap();
+            let special = match call {
+                libc::SYS_mmap => {
+                    let kinds = libc::MAP_SHARED | libc::MAP_STACK;
+                    Some((16 + 8 * 3, has_any, u32::try_from(kinds).unwrap()))
+                }
+                libc::SYS_fcntl => {
+                    let copy = u32::try_from(libc::F_DUPFD_CLOEXEC).unwrap();
+                    Some((16 + 8, equal, copy))
+                }
+                _ => None,
+            };
+            match special {
+                Some((argument, test, value)) => program.extend([
+                    jump(equal, number, 0, 4),
+                    load(argument),
+                    jump(test, value, 0, 1),
+                    answer(libc::SECCOMP_RET_USER_NOTIF),
+                    answer(libc::SECCOMP_RET_ALLOW),
+                ]),
+                None => program.extend([
+                    jump(equal, number, 0, 1),
+                    answer(libc::SECCOMP_RET_USER_NOTIF),
+                ]),
+            }
+        }
+        program.push(answer(libc::SECCOMP_RET_ALLOW));
+        let filter = libc::sock_fprog {
+            len: u16::try_from(program.len()).unwrap(),
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: it takes no pointers.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        // SAFETY: the filter is valid for reading, and so is the program that it points to.
+        let number = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+                &raw const filter,
+            )
+        };
+        i32::try_from(number).ok().filter(|&number| number > 0)
+    }
+
+    /// Takes the descriptor with this number from a process.
+    pub(crate) fn of(process: nix::unistd::Pid, number: i32) -> Listener {
+        let owned = |number: libc::c_long| {
+            let number = i32::try_from(number).unwrap();
+            assert!(number >= 0, "{}", std::io::Error::last_os_error());
+            // SAFETY: the kernel has just made it, for nobody else.
+            unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) }
+        };
+        // SAFETY: it takes no pointers.
+        let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) });
+        let process = std::os::fd::AsRawFd::as_raw_fd(&process);
+        // SAFETY: likewise.
+        Listener(owned(unsafe {
+            libc::syscall(libc::SYS_pidfd_getfd, process, number, 0)
+        }))
+    }
+
+    /// The next call; `None` where none comes within `limit`, an error where none will come any more.
+    pub(crate) fn next(&self, limit: std::time::Duration) -> Result<Option<Call>, ()> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let descriptor = std::os::fd::AsFd::as_fd(&self.0);
+        let mut waiting = [PollFd::new(descriptor, PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit).unwrap();
+        let _interrupted = poll(&mut waiting, limit);
+        let events = waiting[0].revents().unwrap_or(PollFlags::empty());
+        if !events.contains(PollFlags::POLLIN) {
+            let is_over = events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+            return if is_over { Err(()) } else { Ok(None) };
+        }
+        // SAFETY: it is made of numbers, for which zeros will do; the kernel insists on them.
+        let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        let number = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        // SAFETY: it is valid for writing.
+        let result = unsafe { libc::ioctl(number, NOTIFY_RECEIVE, &raw mut call) };
+        // The caller may have been killed meanwhile.
+        Ok((result == 0).then(|| Call {
+            id: call.id,
+            thread: call.pid,
+            number: i64::from(call.data.nr),
+        }))
+    }
+
+    /// Lets the call pass, or has it fail with this number.
+    pub(crate) fn answer(&self, call: &Call, refused: Option<i32>) {
+        let flags = if refused.is_none() { 1 } else { 0 };
+        let mut answer = libc::seccomp_notif_resp {
+            id: call.id,
+            val: 0,
+            error: refused.map_or(0, |errno| -errno),
+            flags,
+        };
+        let number = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        // SAFETY: it is valid for reading. A caller that is gone needs no answer.
+        unsafe { libc::ioctl(number, NOTIFY_SEND, &raw mut answer) };
+    }
 }

@@ -5,5 +5,7 @@ pub(crate) use crate::kernel::{futex, limits};
 pub(crate) use crate::memory as atomic;
 pub(crate) use crate::memory;
 pub(crate) use crate::memory as part;
+#[path = "../../src/sys/step.rs"]
+pub(crate) mod step;
 #[path = "../../src/sys/robust/mod.rs"]
 pub(crate) mod robust;

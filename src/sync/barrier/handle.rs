@@ -8,6 +8,7 @@ use crate::sync::barrier::rounds::{
     CAUSE, CAUSE_SHIFT, COME, PARTIES_MAX, RESETS, Rounds, cause_of, next_round,
 };
 use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -144,6 +145,7 @@ impl Barrier {
     pub fn reset(&self) {
         // Before the round is left: who finds it left finds this as well.
         self.rounds.at(RESETS).fetch_add(1, Ordering::AcqRel);
+        step!("barrier::reset::counted");
         self.rounds.move_on(|seen| Some(next_round(seen)));
     }
 

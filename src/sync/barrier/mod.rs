@@ -30,7 +30,7 @@
 //! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. A sleeper sleeps on
 //! three things at once: the gate; the deciding word, so that nobody comes unseen between its look at the seats and its
 //! sleep; and the seats of those that had come, so that nobody dies unseen. Those that come later have the gate
-//! *pending*: if one of them dies, the kernel wakes one who sleeps there. Who is woken looks at the seats again.
+//! *pending*, from before their label is there until they leave: if one of them dies, the kernel wakes one who sleeps there. Who is woken looks at the seats again.
 //!
 //! Before Linux 5.16 a thread can sleep on one word only: the gate. Then a death exactly between a waiter's last look at the
 //! seats and its sleep, less than a microsecond, is found when the next one comes, or at the deadline.

@@ -8,6 +8,7 @@ use crate::sys::atomic::Ordering;
 use crate::sys::futex::{self, WATCHED_MAX, Watched};
 use crate::sys::limits;
 use crate::sys::robust::{Held, Word, pending_on, this_thread};
+use crate::sys::step::step;
 use std::cell::RefCell;
 
 thread_local! {
@@ -24,8 +25,9 @@ struct Coming {
 impl Rounds {
     pub(crate) fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, BarrierError> {
         let seat = self.sit_down();
+        step!("barrier::come::seated");
         let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
-        let (coming, index) = loop {
+        let (coming, index, _pending) = loop {
             let resets = self.at(RESETS).load(Ordering::Acquire);
             let seen = self.deciding().load(Ordering::Acquire);
             if let Some(cause) = cause_of(seen) {
@@ -38,11 +40,13 @@ impl Rounds {
                 seen
             };
             let round = round_of(base);
+            // From its label on, one that dies counts as one that waits: the kernel is to wake one of those at once.
+            let pending = pending_on(self.slot.mapping(), self.gate_offset(round));
             if let Some(label) = label {
                 label.store(round + 1, Ordering::Release);
             }
+            step!("barrier::come::labelled");
             let come = base & COME;
-            let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
             if come + 1 >= self.parties as u64 && self.is_any_dead(round) {
                 self.break_round(round, Broken::Died);
                 return Err(BarrierError {
@@ -59,14 +63,16 @@ impl Rounds {
             if has_come.is_err() {
                 continue;
             }
+            step!("barrier::come::counted");
             if self.is_complete(base + 1) {
                 self.open_gate(round);
                 return Ok(BarrierWaitResult {
                     index: come as usize,
                 });
             }
-            break (Coming { round, resets }, come as usize);
+            break (Coming { round, resets }, come as usize, pending);
         };
+        step!("barrier::come::waits");
         self.wait_for_round(coming, deadline)
             .map(|()| BarrierWaitResult { index })
     }
@@ -74,7 +80,6 @@ impl Rounds {
     /// Waits until the round is over in which this one came.
     fn wait_for_round(&self, coming: Coming, deadline: Deadline) -> Result<(), BarrierError> {
         let Coming { round, .. } = coming;
-        let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
         if limits::processors() >= self.parties {
             SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(coming).is_some()));
         }
@@ -84,6 +89,7 @@ impl Rounds {
                 break outcome;
             }
             self.arm_gate(round);
+            step!("barrier::wait::armed");
             // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
             let seen = self.deciding().load(Ordering::Acquire);
             if self.outcome(coming).is_some() {
@@ -94,10 +100,13 @@ impl Rounds {
                 continue;
             }
             has_slept = true;
-            if !self.sleep(round, seen, deadline) {
+            let is_in_time = self.sleep(round, seen, deadline);
+            step!("barrier::wait::woken");
+            if !is_in_time {
                 self.break_round(round, Broken::TimedOut);
             }
         };
+        step!("barrier::wait::over");
         if has_slept {
             // Who ended the round may have died before it could wake the others.
             futex::wake(self.gate(round), i32::MAX);

@@ -7,6 +7,7 @@ use crate::sync::object;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 use crate::sys::robust::{Word, pending_on};
+use crate::sys::step::step;
 
 pub(crate) const PARTIES_MAX: usize = 8000;
 /// How many rounds back a slow waiter still learns what became of its own.
@@ -65,6 +66,7 @@ impl Rounds {
                 self.deciding()
                     .compare_exchange(seen, to, Ordering::AcqRel, Ordering::Relaxed);
             if changed.is_ok() {
+                step!("barrier::move::changed");
                 return self.open_gate(round);
             }
         }
@@ -97,7 +99,9 @@ impl Rounds {
         let gate = self.gate(round);
         if gate.load(Ordering::Relaxed) != 0 {
             gate.store(0, Ordering::Release);
+            step!("barrier::gate::open");
             futex::wake(gate, i32::MAX);
+            step!("barrier::gate::woken");
         }
     }
 

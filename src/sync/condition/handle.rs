@@ -6,6 +6,7 @@ use crate::sync::condition::seats::{LEN, Seats};
 use crate::sync::died::OwnerDied;
 use crate::sync::lock::LockGuard;
 use crate::sync::object;
+use crate::sys::step::step;
 use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -248,6 +249,7 @@ impl Condition {
         let lock = guard.lock();
         let seat = self.seats.sit_down();
         drop(guard);
+        step!("condition::wait::given");
         let timed_out = match seat {
             Some(seat) => !seat.sleep(deadline),
             None => {

@@ -8,6 +8,7 @@ use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::futex;
 use crate::sys::limits;
 use crate::sys::robust::{Held, Word, pending_on};
+use crate::sys::step::step;
 use std::hint::spin_loop;
 
 /// How many can wait at a time and be told apart.
@@ -89,12 +90,15 @@ impl Seats {
             let held = self.word(seat).try_acquire()?;
             Some((seat, held))
         })?;
+        step!("condition::sit::taken");
         let state = self.state(seat);
         self.clear(seat);
         let number = self.at(NEXT_NUMBER).fetch_add(1, Ordering::Relaxed);
         self.number(seat).store(number, Ordering::Relaxed);
+        step!("condition::sit::numbered");
         // Release: with the number. Pairs with the acquire in `waits`.
         state.store(WAITING, Ordering::Release);
+        step!("condition::sit::waiting");
         self.at(FRESH).fetch_max(seat as u64 + 1, Ordering::Release);
         Some(Seat {
             held: Some(held),
@@ -142,7 +146,9 @@ impl Seats {
         if !is_first {
             return false;
         }
+        step!("condition::notify::notified");
         futex::wake(state, 1);
+        step!("condition::notify::woken");
         // Whoever takes a dead one's seat meanwhile finds the notification there, and passes it on.
         let comes_back = || {
             state
@@ -191,7 +197,9 @@ impl Seat<'_> {
             spin_loop();
         }
         while !is_over() {
-            if !futex::wait(self.state, WAITING, deadline) {
+            let is_in_time = futex::wait(self.state, WAITING, deadline);
+            step!("condition::wait::woken");
+            if !is_in_time {
                 let gave_up = self.state.compare_exchange(
                     WAITING,
                     EMPTY,
@@ -209,6 +217,7 @@ impl Drop for Seat<'_> {
     /// Stands up.
     fn drop(&mut self) {
         self.state.store(EMPTY, Ordering::Release);
+        step!("condition::leave::emptied");
         self.held = None;
     }
 }

@@ -7,6 +7,7 @@ use crate::sys::robust::state::{
     COUNT, DIED, ENTERING, ENTERING_HELD, HOLDER, KEEP, LOW, WAITED, counted, if_set,
 };
 use crate::sys::robust::word::{Held, Word, current};
+use crate::sys::step::step;
 use std::mem;
 
 impl Word<'_> {
@@ -23,6 +24,7 @@ impl Word<'_> {
         finish();
         let _pending = thread.pend(self.node);
         thread.unlink_last(self.node);
+        step!("word::give::unlinked");
         let seen = self.word.load(Ordering::Relaxed);
         let is_plainly_held = seen & LOW == u64::from(thread.tid());
         // Release: as in `give_up`.
@@ -31,8 +33,10 @@ impl Word<'_> {
                 .word
                 .compare_exchange(seen, seen & COUNT, Ordering::Release, Ordering::Relaxed)
                 .is_ok();
-        if !is_free {
-            self.give_up_and_tell(thread);
+        if is_free {
+            step!("word::give::given");
+        } else {
+            self.leave_and_tell(thread);
         }
         true
     }
@@ -49,7 +53,9 @@ impl Word<'_> {
     fn release_slowly(self) {
         let thread = current();
         let _pending = thread.pend(self.node);
-        self.give_up_and_tell(thread);
+        thread.unlink(self.node);
+        step!("word::give::unlinked");
+        self.leave_and_tell(thread);
     }
 
     /// As [`Word::release`] and [`Held::give_up_as_died`].
@@ -61,6 +67,12 @@ impl Word<'_> {
     /// hold it any more, since another process has written there.
     pub(crate) fn give_up(self, thread: Thread, next: impl Fn(u64) -> u64) -> Option<u64> {
         thread.unlink(self.node);
+        step!("word::give::unlinked");
+        self.leave(thread, next)
+    }
+
+    /// As [`Word::give_up`], when it is not in the thread's list any more.
+    fn leave(self, thread: Thread, next: impl Fn(u64) -> u64) -> Option<u64> {
         let number = u64::from(thread.tid());
         let mut seen = self.word.load(Ordering::Relaxed);
         while seen & HOLDER == number {
@@ -77,16 +89,17 @@ impl Word<'_> {
         None
     }
 
-    /// Gives it up, and wakes one if some may sleep. The word is pending.
+    /// As [`Word::leave`], and wakes one if some may sleep. The word is pending.
     #[cold]
-    fn give_up_and_tell(self, thread: Thread) {
-        let freed = self.give_up(thread, |seen| {
+    fn leave_and_tell(self, thread: Thread) {
+        let freed = self.leave(thread, |seen| {
             if seen & WAITED == 0 {
                 seen & COUNT
             } else {
                 seen & COUNT | KEEP | if_set(seen, ENTERING_HELD, ENTERING)
             }
         });
+        step!("word::give::given");
         match freed {
             Some(told) if told & KEEP != 0 => self.tell_one(told),
             _ => {}
@@ -96,7 +109,9 @@ impl Word<'_> {
     /// After it has become `told`: wakes one; if none sleeps, it is plainly free, unless it has changed.
     #[cold]
     pub(crate) fn tell_one(self, told: u64) {
+        step!("word::tell::told");
         if futex::wake(self.word, 1) == 0 {
+            step!("word::tell::nobody");
             self.change(told, told & COUNT);
         }
     }
@@ -128,6 +143,7 @@ impl Held<'_> {
             .give_up(thread, died)
             .is_some_and(|now| now & WAITED != 0)
         {
+            step!("word::broken::given");
             futex::wake(word.word, 1);
         }
     }

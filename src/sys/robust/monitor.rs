@@ -9,6 +9,7 @@ use crate::sys::robust::state::{
     COUNT, DIED, ENTERING, FOR_MORE, HOLDER, KEEP, LOW, TO_ENTER, WAITED, idle,
 };
 use crate::sys::robust::word::{Held, Word, current};
+use crate::sys::step::step;
 use std::mem;
 
 /// A word on which threads also sleep until something is there: see `mod.rs`. Whether something is there is
@@ -66,7 +67,9 @@ impl<'a> Monitor<'a> {
     #[inline]
     pub(crate) fn announce<R>(self, bring: impl FnOnce() -> R) -> R {
         let _pending = current().pend(self.word.node);
+        step!("monitor::announce::pending");
         let result = bring();
+        step!("monitor::announce::brought");
         self.tell();
         result
     }
@@ -100,6 +103,7 @@ impl<'a> Monitor<'a> {
             if seen & LOW != WAITED || seen & ENTERING == 0 {
                 return;
             }
+            step!("monitor::let_in::asked");
             if futex::wake_class(self.word.word, 1, TO_ENTER) > 0
                 || self.word.change(seen, seen & !ENTERING).is_some()
             {
@@ -124,6 +128,7 @@ impl<'a> Monitor<'a> {
                 return;
             }
             if self.make_idle(seen) {
+                step!("monitor::pass_on::idle");
                 self.let_in_one();
                 if is_there() {
                     self.tell();
@@ -136,6 +141,7 @@ impl<'a> Monitor<'a> {
     /// Leaves with nothing there: some may sleep.
     fn leave_idle(self, thread: Thread) {
         if self.word.give_up(thread, idle).is_some() {
+            step!("monitor::leave::idle");
             fence(Ordering::SeqCst);
             self.let_in_one();
         }
@@ -160,6 +166,7 @@ impl<'a> Inside<'a> {
         let thread = current();
         let _pending = thread.pend(word.node);
         monitor.leave_idle(thread);
+        step!("monitor::leave::left");
         if is_there() {
             monitor.tell();
         }
@@ -179,6 +186,7 @@ impl<'a> Inside<'a> {
         let thread = current();
         let _pending = thread.pend(word.node);
         monitor.leave_idle(thread);
+        step!("monitor::wait::left");
         loop {
             let seen = word.word.load(Ordering::Relaxed);
             let is_free = seen & HOLDER == 0;
@@ -186,6 +194,7 @@ impl<'a> Inside<'a> {
             if is_free && (is_there_now || seen & DIED != 0) {
                 if let Some(held) = word.take(thread, seen) {
                     fence(Ordering::SeqCst);
+                    step!("monitor::wait::taken");
                     return Some(Inside { held });
                 }
                 continue;
@@ -194,7 +203,9 @@ impl<'a> Inside<'a> {
                 word.sleep_while_held(seen, FOR_MORE, deadline)
             } else if seen & LOW == WAITED {
                 monitor.let_in_one();
-                futex::wait_as(word.word, WAITED as u32, FOR_MORE, deadline)
+                let is_in_time = futex::wait_as(word.word, WAITED as u32, FOR_MORE, deadline);
+                step!("monitor::wait::woken");
+                is_in_time
             } else {
                 monitor.make_idle(seen);
                 true

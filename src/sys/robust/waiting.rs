@@ -6,6 +6,7 @@ use crate::sys::futex;
 use crate::sys::limits;
 use crate::sys::robust::state::{ENTERING_HELD, HOLDER, LOW, TO_ENTER, WAITED, counted};
 use crate::sys::robust::word::{Held, Word, current, with_room};
+use crate::sys::step::step;
 use std::hint::spin_loop;
 
 /// How many pauses a waiter makes between its looks, all together, before it sleeps: some ten microseconds, in which most
@@ -48,6 +49,7 @@ impl<'a> Word<'a> {
     pub(crate) fn acquire_slowly(self, deadline: Deadline) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
+        step!("word::acquire::pending");
         let mut looks = Looks::new(LOOKS);
         let mut was_woken = false;
         loop {
@@ -85,6 +87,9 @@ impl<'a> Word<'a> {
             return true;
         }
         let low = (marked & LOW) as u32;
-        futex::wait_as(self.word, low, class, deadline)
+        step!("word::sleep::marked");
+        let is_in_time = futex::wait_as(self.word, low, class, deadline);
+        step!("word::sleep::woken");
+        is_in_time
     }
 }

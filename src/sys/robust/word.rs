@@ -9,6 +9,7 @@ use crate::sys::part::Part;
 use crate::sys::robust::state::{
     COUNT, DIED, ENTERING, ENTERING_HELD, HOLDER, KEEP, LOW, WAITED, counted, if_set,
 };
+use crate::sys::step::step;
 use std::io;
 use std::marker::PhantomData;
 
@@ -95,6 +96,7 @@ impl<'a> Word<'a> {
             return false;
         }
         let _pending = thread.pend(self.node);
+        step!("word::try::pending");
         let taken = seen & COUNT | u64::from(thread.tid());
         // Acquire: as in `take`.
         let is_taken = self
@@ -102,7 +104,9 @@ impl<'a> Word<'a> {
             .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
             .is_ok();
         if is_taken {
+            step!("word::take::taken");
             thread.link(self.node);
+            step!("word::take::linked");
         }
         is_taken
     }
@@ -124,6 +128,7 @@ impl<'a> Word<'a> {
     fn try_acquire_slowly(self) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
+        step!("word::try::pending");
         loop {
             let seen = self.word.load(Ordering::Relaxed);
             if seen & HOLDER != 0 {
@@ -174,6 +179,7 @@ impl<'a> Word<'a> {
             }
             let marked = counted(seen) | seen & LOW | WAITED;
             if seen & WAITED != 0 || self.change(seen, marked).is_some() {
+                step!("word::watch::marked");
                 return Some(Watched {
                     word: self.word,
                     low: (marked & LOW) as u32,
@@ -204,7 +210,9 @@ impl<'a> Word<'a> {
         self.word
             .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
+        step!("word::take::taken");
         thread.link(self.node);
+        step!("word::take::linked");
         Some(Held {
             word: self,
             owner_died: seen & DIED != 0,
