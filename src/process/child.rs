@@ -11,6 +11,7 @@ use crate::process::request::{Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::{self, Patience};
+use crate::sys::step::step;
 use crate::sys::{identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
@@ -172,6 +173,7 @@ impl Starting {
             }
         }
         let (pid, process, returned) = result?;
+        step!("launcher::started::told");
         match &self.teller {
             Teller::Server { .. } => family::note(&self.name, pid, &process),
             Teller::Minder(minder) => family::note_minded(minder, pid),

@@ -20,6 +20,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked, ChildNews};
 use crate::sys::socket::{self, Patience, is_gone};
+use crate::sys::step::step;
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
@@ -84,6 +85,7 @@ impl Server {
         // It holds one for each process, so it takes what it can get.
         let _refused = limits::raise_descriptors();
         identity::name_thread("forkserver")?;
+        step!("server::prepare::ready");
         Ok(Server {
             requests,
             application,
@@ -118,6 +120,7 @@ impl Server {
                 let received = record::receive_or_first::<Hello>(self.requests.as_fd(), &mut first);
                 match received {
                     Ok(Some(record)) => {
+                        step!("server::request::received");
                         if let Next::Child(entrance) = self.answer(record) {
                             return Ok(Some(entrance));
                         }
@@ -216,6 +219,7 @@ impl Server {
                 Err(error) => Err(("fork", error)),
             }
         };
+        step!("server::start::started");
         let status = entrance.status;
         let held = started.and_then(|pid| match PidFd::open(pid) {
             Ok(process) => Ok((pid, process)),
@@ -229,7 +233,9 @@ impl Server {
             Ok((pid, process)) => {
                 let news = News::Started { pid };
                 let with = [process.as_fd()];
+                step!("server::start::held");
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
+                step!("server::start::told");
                 if told.is_err_and(|error| !is_gone(&error)) {
                     // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so
                     // it must not run on; that it has ended is told when there is room again.
@@ -252,11 +258,13 @@ impl Server {
     fn collect(&mut self) -> io::Result<()> {
         self.news.clear();
         while let Some((pid, status)) = reap_any()? {
+            step!("server::collect::reaped");
             if let Some(tracked) = self.children.remove(&pid) {
                 let news = News::Exited {
                     status: status.into_raw(),
                 };
                 let _gone = record::send(tracked.status.as_fd(), &news, &[], &[], Patience::Now);
+                step!("server::collect::told");
             }
         }
         Ok(())
