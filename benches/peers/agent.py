@@ -334,6 +334,11 @@ def jobs_of_primitives(variant, job):
             process.start()
             process.join()
 
+    def busy_once(workers):
+        pool = context.Pool(workers)
+        pool.map(square, range(workers * 10), chunksize=1)
+        return pool
+
     def peer(function):
         here, there = context.Pipe()
         child(function, there)
@@ -429,14 +434,19 @@ def jobs_of_primitives(variant, job):
         return lambda n: clock(lambda: over(n))[0] / n
     if job == "idle_worker":
         def idle(n):
-            before = len(os.listdir("/proc/self/fd"))
-            pool = context.Pool(20)
-            pool.map(square, range(200), chunksize=1)
-            more = len(os.listdir("/proc/self/fd")) - before
+            pool = busy_once(20)
             kib = sum(private_kib(worker.pid) for worker in pool._pool) / 20
             pool.terminate()
-            return kib, {"descriptors": more / 20}
+            return kib
         return idle
+    if job == "descriptors":
+        def of(workers):
+            pool = busy_once(workers)
+            count = len(os.listdir("/proc/self/fd"))
+            pool.terminate()
+            pool.join()
+            return count
+        return lambda n: (of(22) - of(2)) / 20
     if job == "workers_200":
         def many(n):
             def start():
@@ -463,7 +473,7 @@ def main():
         print(nanos, *(f"{key}={value}" for key, value in more.items()), flush=True)
     # Pools of some of these would be waited for, for ever.
     for child in multiprocessing.active_children():
-        child.kill()
+        os.kill(child.pid, signal.SIGKILL)
     os._exit(0)
 
 

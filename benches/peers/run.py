@@ -1,9 +1,7 @@
-"""Gives all peers their turns at each job, and tells what came of it. `run.sh` starts it.
+"""Measures all jobs and the curves of scaling in the time that it is given, and tells what came of it. `run.sh` starts it.
 
-Each peer of each job is a process of its own, which waits on its input until it is its turn. A round is one turn of
-each, in an order that rotates. A peer that fails, or takes too long, is left out with a word. Who is slow makes fewer
-rounds. Before, between and after the rounds two processes that only compute tell whether they were kept waiting by
-others: then the machine was not idle, and the verdicts of that job get a question mark.
+Each job is visited twice, minutes apart, since a virtual machine is another one from minute to minute: first with all
+peers, then with those who are not slow. Who needs less than its share leaves the rest to those that follow.
 """
 
 import argparse
@@ -11,204 +9,30 @@ import datetime
 import json
 import os
 import platform
-import select
-import signal
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import draw
+import report
 import scaling
-from jobs import JOBS, PEERS, PYTHON, show
+from jobs import JOBS, show
+from turns import Peer, Visit, kept_waiting, nothing_yet, once
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parent.parent / "docs" / "benchmarks"
-# Kept waiting for more than this part of the time: not idle.
-BUSY = 0.05
+ROOT = HERE.parent.parent
+OUT = ROOT / "docs" / "benchmarks"
+# The whole of it; with less it is called a short run.
+SECONDS = 750
+SCALING = "scaling"
+# Of the time: the curves, and of what is left the first visits.
+SCALING_PART, FIRST_PART = 0.15, 0.62
 
 
-class Failed(Exception):
-    """Why a peer takes no part any more."""
-
-
-class Peer:
-    """A process that measures one job."""
-
-    def __init__(self, target, name, job, one_processor=False):
-        python = [str(target / "venv/bin/python"), str(HERE / "agent.py"), name, job]
-        rust = [str(target / "release/peers"), name, job]
-        self.log = open(target / "stderr.txt", "ab")
-        self.process = subprocess.Popen(
-            python if name in PYTHON else rust, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
-            start_new_session=True,
-            preexec_fn=(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})) if one_processor else None)
-        self.rest = b""
-        self.takes_part = self.line(30) == "ready"
-
-    def line(self, limit):
-        until = time.monotonic() + limit
-        while b"\n" not in self.rest:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
-                raise Failed(f"no answer within {limit} s")
-            more = os.read(self.process.stdout.fileno(), 4096)
-            if not more:
-                raise Failed(f"ended with status {self.process.wait()}")
-            self.rest += more
-        line, self.rest = self.rest.split(b"\n", 1)
-        return line.decode()
-
-    def measure(self, count, limit=30):
-        try:
-            self.process.stdin.write(f"{count}\n".encode())
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            raise Failed("has ended") from None
-        value, *more = self.line(limit).split()
-        pairs = (pair.split("=") for pair in more)
-        return float(value), {key: float(value) for key, value in pairs}
-
-    def end(self):
-        self.process.stdin.close()
-        try:
-            self.process.wait(3)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
-
-
-def kept_waiting(target):
-    """The part of the time that two processes were kept waiting by others, of a few hundredths of a second."""
-    peer = Peer(target, "limit", "probe")
-    try:
-        return peer.measure(600)[1]["kept_waiting"]
-    finally:
-        peer.end()
-
-
-def compare(target, job, rounds, seconds):
-    """Measures a job: samples by peer, in the order of the rounds, and what was seen beside the times."""
-    peers, counts, left, samples, more, words = {}, {}, {}, {}, {}, []
-
-    def give_up(name, why):
-        words.append(f"{PEERS[name]} left out: {why}")
-        peers.pop(name).end()
-
-    for name in PEERS:
-        if name in job.without:
-            continue
-        peers[name] = peer = None
-        try:
-            peers[name] = peer = Peer(target, name, job.key, job.one_processor)
-        except (OSError, Failed) as why:
-            words.append(f"{PEERS[name]} left out: {why}")
-            peers.pop(name)
-            continue
-        if not peer.takes_part:
-            peers.pop(name).end()
-            continue
-        try:
-            warm_count = job.count or 100
-            started = time.monotonic()
-            first, seen = peer.measure(warm_count)
-            took = time.monotonic() - started
-            if job.count is None:
-                # Again, as the first had to wait for everything to start.
-                first, seen = peer.measure(1000 if first < 1e5 else 100)
-                counts[name] = max(20, min(2_000_000, int(5e7 / max(first, 1))))
-                took = first * counts[name] / 1e9
-            else:
-                counts[name] = job.count
-            left[name] = rounds if name in ("ours", "ours_small", "limit") else max(0, min(rounds, int(seconds / max(took, 1e-3))))
-            samples[name], more[name] = ([first], seen) if left[name] == 0 else ([], seen)
-        except Failed as why:
-            give_up(name, why)
-    waited = [kept_waiting(target)]
-    for turn in range(rounds):
-        names = list(peers)
-        start = turn % max(len(names), 1)
-        for name in names[start:] + names[:start]:
-            if turn >= left[name]:
-                continue
-            # Those measured before fall asleep.
-            time.sleep(0.002)
-            try:
-                value, seen = peers[name].measure(counts[name])
-                samples[name].append(value)
-                more[name] = seen
-            except Failed as why:
-                give_up(name, why)
-        if turn == rounds // 2:
-            waited.append(kept_waiting(target))
-    waited.append(kept_waiting(target))
-    for peer in peers.values():
-        peer.end()
-    samples = {name: values for name, values in samples.items() if values}
-    return {"samples": samples, "more": more, "kept_waiting": waited, "left_out": words}
-
-
-def judge(job, result):
-    """What ours comes to, as it is compared with the bar, and whether it holds."""
-    samples = result["samples"]
-    if job.most is None or "ours" not in samples:
-        return None, ""
-    value = statistics.median(samples["ours"])
-    if job.of:
-        if job.of not in samples:
-            return None, "?"
-        value = statistics.median(a / b for a, b in zip(samples["ours"], samples[job.of]))
-    doubt = "?" if max(result["kept_waiting"]) > BUSY else ""
-    return value, ("held" if value <= job.most else "MISSED") + doubt
-
-
-def table(results):
-    columns = ["job, 2 workers", "ours", "limit", "x limit", "threads", "best process peer", "best of Python", "bar", ""]
-    rows = [columns, ["---"] * len(columns)]
-    for job in JOBS:
-        if job.key not in results:
-            continue
-        samples = results[job.key]["samples"]
-
-        def cell(name, named=False):
-            if name not in samples:
-                return ""
-            values, prefix = samples[name], f"{PEERS[name].removeprefix('Python, ')} " if named else ""
-            return f"{prefix}{show(statistics.median(values), job.unit)} [{show(min(values), job.unit)}]"
-
-        def best(names):
-            there = [name for name in names if name in samples]
-            return cell(min(there, key=lambda name: statistics.median(samples[name])), True) if there else ""
-
-        ratio = ""
-        if "limit" in samples and "ours" in samples:
-            ratio = f"{statistics.median(a / b for a, b in zip(samples['ours'], samples['limit'])):.2f}"
-        value, verdict = judge(job, results[job.key])
-        bar = job.bar() + (f" ({value:.2f})" if job.of and value else "")
-        rows.append([job.title, cell("ours"), cell("limit"), ratio, cell("threads"),
-                     best(("procspawn", "ipc-channel", "iceoryx2")), best(PYTHON), bar, verdict])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def beside(results):
-    """What was seen beside the times."""
-    lines = []
-    for job in JOBS:
-        for name, seen in results.get(job.key, {}).get("more", {}).items():
-            if seen:
-                told = ", ".join(f"{key} {show(value) if key[0] == 'p' and key[1:].isdigit() else f'{value:.3g}'}"
-                                 for key, value in seen.items())
-                lines.append(f"* {job.title}, {PEERS[name]}: {told}")
-    return "\n".join(lines)
-
-
-def circumstances(target):
+def circumstances(target, seconds):
     def told(*command):
         try:
             return subprocess.run(command, capture_output=True, text=True, cwd=HERE).stdout.strip()
@@ -217,71 +41,111 @@ def circumstances(target):
 
     processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     packages = told(str(target / "venv/bin/pip"), "list", "--format=freeze").split()
-    wanted = tuple(line.split("==")[0] for line in (HERE / "requirements.txt").read_text().split())
-    lock = (HERE / "Cargo.lock").read_text().split("[[package]]")
-    crates = [part.split('"')[1] + " " + part.split('"')[3] for part in lock if part.strip().startswith("name")]
-    named = ("rayon ", "crossbeam-channel ", "procspawn ", "ipc-channel ", "iceoryx2 ")
+    wanted = tuple(line.split("==")[0].lower() + "==" for line in (HERE / "requirements.txt").read_text().split())
+    built = (target / "features").read_text().strip().split(",")
+    tree = told("cargo", "tree", "--depth", "1", "--prefix", "none", "--all-features").splitlines()
+    crates = [" ".join(line.split()[:2]) for line in tree if line.startswith(("rayon ", "crossbeam-channel ", *(f"{one} " for one in built)))]
     return {
-        "machine": f"{processor}, {os.cpu_count()} processors", "system": platform.release(),
+        "machine": f"{processor}, {os.cpu_count()} processors", "system": f"Linux {platform.release()}",
         "rust": told("rustc", "--version"), "python": platform.python_version(),
-        "peers": [one for one in crates if one.startswith(named)] + [one for one in packages if one.startswith(wanted)],
+        "peers": crates + [one.replace("==", " ") for one in packages if one.lower().startswith(wanted)],
         "date": datetime.datetime.now().isoformat(" ", "minutes"),
         "commit": told("git", "rev-parse", "--short", "HEAD") + (" and changes" if told("git", "status", "--porcelain", "-uno") else ""),
+        "seconds": round(seconds),
     }
 
 
+def stolen():
+    """The time that the host has kept from this machine's processors, and all of their time."""
+    figures = [int(figure) for figure in open("/proc/stat").readline().split()[1:9]]
+    return figures[7], sum(figures)
+
+
+def measure(target, jobs, curves, seconds):
+    started, before = time.monotonic(), stolen()
+    os.environ["PEERS_BURN_UNITS"] = f"{once(target, 'burn_units', 1)[0]:.0f}"
+    gathered = {job.key: nothing_yet() for job in jobs}
+    everything = {"circumstances": circumstances(target, seconds), "jobs": gathered}
+    end = started + seconds
+    curves_end = end - started if not jobs else seconds * SCALING_PART if curves else 0
+    first_end = started + (seconds - curves_end) * FIRST_PART
+
+    def visit(until, word):
+        weights = sum(job.weight for job in jobs)
+        for job in jobs:
+            began = time.monotonic()
+            share = max(0.0, (until - began) * job.weight / weights)
+            weights -= job.weight
+            one = gathered[job.key]
+            if began > end + (0 if one["visits"] else seconds * 0.1):
+                print(f"{job.title}: not measured{' again' if one['visits'] else ''}, for want of time", flush=True)
+                continue
+            visited = Visit(target, job, share, one)
+            known = set(one["left_out"])
+            try:
+                visited.make()
+            except Exception as why:  # One job that fails does not end the others.
+                print(f"{job.title}: not measured: {why!r}", flush=True)
+            finally:
+                visited.end()
+            ours = one["samples"].get("ours")
+            print(f"[{time.monotonic() - started:3.0f} s] {word} {job.title}: {show(statistics.median(ours), job.unit) if ours else 'nothing'}"
+                  f" {report.judge(job, one)[1]} ({time.monotonic() - began:.1f} s)", flush=True)
+            for name in one["left_out"].keys() - known:
+                print(f"    without {report.PEERS[name]}: {one['left_out'][name]}", flush=True)
+
+    visit(first_end, "1:")
+    if curves:
+        until = time.monotonic() + curves_end
+        everything["scaling"] = scaling.measure(lambda name, job: Peer(target, name, job), until)
+    visit(end, "2:")
+    after = stolen()
+    waited = [one for job in gathered.values() for one in job["kept_waiting"]] or [kept_waiting(target)]
+    everything["circumstances"] |= {
+        "took_seconds": round(time.monotonic() - started),
+        "kept_waiting_median": statistics.median(waited), "kept_waiting_most": max(waited),
+        "stolen_by_host": (after[0] - before[0]) / max(after[1] - before[1], 1),
+    }
+    return everything
+
+
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--quick", action="store_true", help="two small rounds")
-    parser.add_argument("--only", default="", help="these jobs, with commas between")
-    parser.add_argument("--no-scaling", action="store_true")
-    parser.add_argument("--draw", action="store_true", help="draw what was measured before")
+    parser = argparse.ArgumentParser(prog="benches/peers/run.sh", description="Measures this crate beside its peers.")
+    parser.add_argument("target", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"time to measure in, {SECONDS} if not given")
+    parser.add_argument("--out", type=Path, help="where results.json and the pictures go; docs/benchmarks, and the tables into "
+                        "docs/BENCHMARKS.md, if not given and all is measured")
+    parser.add_argument("--only", default="", metavar="NAMES", help=f"these jobs, with commas between; or {SCALING}")
+    parser.add_argument("--compare", type=Path, metavar="OTHER.json", help="tell where this run and another one agree")
+    parser.add_argument("--draw", type=Path, metavar="JSON", help="measure nothing: tables and pictures of an earlier run")
     options = parser.parse_args()
     target = options.target.resolve()
-    out = target if options.quick else OUT
+    only = options.only.split(",") if options.only else []
+    unknown = set(only) - {job.key for job in JOBS} - {SCALING}
+    if unknown:
+        parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(job.key for job in JOBS)}, {SCALING}")
+    # procspawn needs three descriptors for each queued call.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    # Now, since what this run writes may take its place.
+    other = json.loads(options.compare.read_text()) if options.compare else None
+    if options.draw:
+        everything = json.loads(options.draw.read_text())
+    else:
+        jobs = [job for job in JOBS if not only or job.key in only]
+        everything = measure(target, jobs, not only or SCALING in only, options.seconds)
+    out = options.out or (target / "some" if only else OUT)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / "results.json"
-    everything = json.loads(file.read_text()) if file.exists() else {}
-    results = everything.setdefault("jobs", {})
-    rounds, seconds = (2, 0.3) if options.quick else (12, 1.5)
-    started = time.monotonic()
-    everything["circumstances"] = everything.get("circumstances") if options.draw else circumstances(target)
-    for job in [] if options.draw else JOBS:
-        if options.only and job.key not in options.only.split(","):
-            continue
-        began = time.monotonic()
-        try:
-            results[job.key] = compare(target, job, rounds, seconds)
-        except Exception as why:  # One job that fails does not end the others.
-            print(f"{job.title}: not measured: {why!r}", flush=True)
-            continue
-        result = results[job.key]
-        ours = result["samples"].get("ours")
-        print(f"{job.title}: {show(statistics.median(ours), job.unit) if ours else 'nothing'} {judge(job, result)[1]}"
-              f" ({time.monotonic() - began:.0f} s)", *result["left_out"], sep="\n  ", flush=True)
-        file.write_text(json.dumps(everything, indent=1))
-    if not (options.no_scaling or options.draw or options.only):
-        everything["scaling"] = scaling.measure(lambda name, job: Peer(target, name, job), options.quick)
-        file.write_text(json.dumps(everything, indent=1))
-    print(f"\n{table(results)}\n\n{beside(results)}\n")
-    if "scaling" in everything:
-        print(scaling.table(everything["scaling"]), "\n")
-    verdicts = [judge(job, results[job.key])[1] for job in JOBS if job.key in results]
-    waited = [one for result in results.values() for one in result["kept_waiting"]]
-    print(f"{sum(v.startswith('held') for v in verdicts)} of {sum(bool(v) for v in verdicts)} bars held.")
-    print(f"Processes that only compute were kept waiting {statistics.median(waited):.1%} of their time by others, at most "
-          f"{max(waited):.1%}" + (": the machine was not idle, and verdicts with ? do not hold." if max(waited) > BUSY else "."))
-    for key, value in everything["circumstances"].items():
-        print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
-    print(f"{time.monotonic() - started:.0f} s; medians of {rounds} interleaved rounds, fastest in brackets")
-    try:
-        import draw
-    except ImportError as why:
-        print(f"no pictures: {why}")
-        return
+    (out / "results.json").write_text(json.dumps(everything, separators=(",", ":")) + "\n")
+    print(f"\n{report.everything(everything)}\n")
+    if other:
+        print(report.agreement(everything, other), "\n")
     draw.draw(everything, out)
-    print(f"in {out}: results.json and pictures")
+    print(f"in {out}: results.json and the pictures")
+    if out == OUT:
+        report.write_docs(everything, ROOT / "docs" / "BENCHMARKS.md")
+        print("in docs/BENCHMARKS.md: the tables")
 
 
 if __name__ == "__main__":

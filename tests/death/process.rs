@@ -8,12 +8,19 @@ use crate::case::Then::{Done, Either, Undone};
 use crate::case::{
     Case, Row, SOON, assert_killed, assert_nobody_left, at, deaths, method_of, name_of, spawned,
 };
+use crate::common::unsafely::{set_environment, unset_environment};
 use crate::common::{alone, assert_crash_by_signal, census, kill_hard};
 use multiprocess::{Process, Queue, TaskErrorKind};
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
 
-pub(crate) const TABLES: &[&[Row]] = &[SERVER, SERVER_THAT_COLLECTS, CHILD, APPLICATION];
+pub(crate) const TABLES: &[&[Row]] = &[
+    SERVER,
+    SERVER_THAT_TELLS,
+    SERVER_THAT_COLLECTS,
+    CHILD,
+    APPLICATION,
+];
 
 type Runs = Queue<u32>;
 
@@ -58,9 +65,40 @@ const SERVER: &[Row] = &[
     at("server::start::started", Either),
     at("server::start::held", Either),
     at("server::start::told", Done),
+    at("server::start::let_go", Done),
 ];
 
 deaths!(the_server_that_starts, SERVER, |case| {
+    check_server_that_starts(case);
+});
+
+const SERVER_THAT_TELLS: &[Row] = &[
+    at("server::prepare::ready", Undone),
+    at("server::request::received", Undone),
+    at("server::start::started", Either),
+    at("server::start::held", Either),
+    at("server::start::told", Done),
+];
+
+deaths!(
+    the_server_that_starts_and_will_tell,
+    SERVER_THAT_TELLS,
+    |case| {
+        on_older_kernel(|| check_server_that_starts(case));
+    }
+);
+
+/// With servers that tell how a process ended, since the kernel does not keep it.
+fn on_older_kernel(body: impl FnOnce()) {
+    set_environment(OLDER_KERNEL, "1");
+    body();
+    unset_environment(OLDER_KERNEL);
+    end_server();
+}
+
+const OLDER_KERNEL: &str = "MULTIPROCESS_DEATH_OLDER_KERNEL";
+
+fn check_server_that_starts(case: Case) {
     end_server();
     let runs = Queue::new().unwrap();
     case.arm().anyone_else();
@@ -81,7 +119,7 @@ deaths!(the_server_that_starts, SERVER, |case| {
         assert!(runs.try_get().unwrap_err().is_empty(), "it ran twice");
     }
     assert_serves(case);
-});
+}
 
 const SERVER_THAT_COLLECTS: &[Row] = &[
     at("server::collect::reaped", Undone),
@@ -92,28 +130,32 @@ deaths!(
     the_server_when_a_process_ends,
     SERVER_THAT_COLLECTS,
     |case| {
-        end_server();
-        let gate = Queue::<u32>::new().unwrap();
-        let process = Process::builder()
-            .start_method(case.method)
-            .spawn(gate.clone(), |gate: Queue<u32>| {
-                std::process::exit(gate.get().unwrap().try_into().unwrap())
-            });
-        let mut process: Process<()> = process.unwrap();
-        case.arm().anyone_else();
-        gate.put(7).unwrap();
-        let status = process.wait_timeout(SOON);
-        assert_somebody_died();
-        if case.is_done() {
-            assert_eq!(status.unwrap().unwrap().code(), Some(7));
-        }
-        let error = process.join().unwrap_err();
-        assert_eq!(error.kind(), TaskErrorKind::Crash, "{error}");
-        let code = error.exit_status().map(|status| status.code());
-        assert_eq!(code, case.is_done().then_some(Some(7)));
-        assert_serves(case);
+        on_older_kernel(|| check_server_that_collects(case));
     }
 );
+
+fn check_server_that_collects(case: Case) {
+    end_server();
+    let gate = Queue::<u32>::new().unwrap();
+    let process = Process::builder()
+        .start_method(case.method)
+        .spawn(gate.clone(), |gate: Queue<u32>| {
+            std::process::exit(gate.get().unwrap().try_into().unwrap())
+        });
+    let mut process: Process<()> = process.unwrap();
+    case.arm().anyone_else();
+    gate.put(7).unwrap();
+    let status = process.wait_timeout(SOON);
+    assert_somebody_died();
+    if case.is_done() {
+        assert_eq!(status.unwrap().unwrap().code(), Some(7));
+    }
+    let error = process.join().unwrap_err();
+    assert_eq!(error.kind(), TaskErrorKind::Crash, "{error}");
+    let code = error.exit_status().map(|status| status.code());
+    assert_eq!(code, case.is_done().then_some(Some(7)));
+    assert_serves(case);
+}
 
 const CHILD: &[Row] = &[
     spawned("child::accept::adopted", Undone),

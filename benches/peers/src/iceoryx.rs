@@ -13,6 +13,10 @@ use crate::sample::{Measure, all, each};
 /// The argument with which this program is the other side.
 pub(crate) const ROLE: &str = "--other-side-of-iceoryx2";
 
+/// Bytes are acknowledged in batches, of which two fit into a subscriber's buffer: a publisher that finds it full loses a
+/// message now and then, and both sides would wait for ever.
+const BATCH: u64 = 16;
+
 type Numbers = (
     Publisher<ipc::Service, u64, ()>,
     Subscriber<ipc::Service, u64, ()>,
@@ -73,9 +77,16 @@ fn bytes(job: &str, size: usize) -> Option<Measure> {
         let _service = &service;
         let start = Instant::now();
         peer.numbers.0.send_copy(count).unwrap();
-        for _ in 0..count {
+        for at in 1..=count {
             let sample = publisher.loan_slice_uninit(size).unwrap();
             sample.write_from_slice(&message).send().unwrap();
+            // Of the batch before: this one need not have arrived.
+            if at % BATCH == 0 && at > BATCH {
+                receive(&peer.numbers.1);
+            }
+        }
+        if count >= BATCH {
+            receive(&peer.numbers.1);
         }
         assert_eq!(receive(&peer.numbers.1), count);
         start.elapsed()
@@ -92,7 +103,7 @@ fn bytes_service(node: &Node<ipc::Service>, service: &str) -> Bytes {
         .publish_subscribe::<[u8]>();
     builder
         .enable_safe_overflow(false)
-        .subscriber_max_buffer_size(16)
+        .subscriber_max_buffer_size(2 * BATCH as usize)
         .open_or_create()
         .unwrap()
 }
@@ -175,9 +186,12 @@ pub(crate) fn play(job: &str, service: &str) {
                 publisher.send_copy(count).unwrap();
             }
             (_, Some((_, bytes))) => {
-                for _ in 0..count {
+                for at in 1..=count {
                     while bytes.receive().unwrap().is_none() {
                         spin_loop();
+                    }
+                    if at % BATCH == 0 {
+                        publisher.send_copy(at).unwrap();
                     }
                 }
                 publisher.send_copy(count).unwrap();

@@ -11,9 +11,9 @@ use crate::baseline::passing::{PassingPeer, memory_file};
 use crate::baseline::ping::{SleepingPeer, SpinningPeer};
 use crate::baseline::ring::RingPeer;
 use crate::baseline::socket::SocketPeer;
-use crate::baseline::work::{square, units_for};
+use crate::baseline::work::square;
 use crate::baseline::{allocator, ourselves};
-use crate::ours::{BURN, BURNS, IDLE, LARGE_BYTES, LARGES, MILLION, NUMBERS, resident};
+use crate::ours::{BURNS, IDLE, LARGE_BYTES, LARGES, MILLION, NUMBERS, burn_units, resident};
 use crate::sample::{Measure, Sample, all, each, told};
 
 pub(crate) fn measure(job: &str) -> Option<Measure> {
@@ -51,6 +51,7 @@ pub(crate) fn measure(job: &str) -> Option<Measure> {
         "slice_over" => passed(0),
         "slice_read" => passed(NUMBERS as usize * 8),
         "probe" => probe(),
+        "burn_units" => Some(Box::new(|_| Sample::value(burn_units() as f64))),
         _ => None,
     }
 }
@@ -78,7 +79,7 @@ fn map_million() -> Option<Measure> {
 
 fn map_100us() -> Option<Measure> {
     let halves = Halves::fork(0);
-    let units = units_for(BURN);
+    let units = burn_units();
     told(move || halves.burn(BURNS, units))
 }
 
@@ -126,7 +127,7 @@ fn passed(read: usize) -> Option<Measure> {
 fn probe() -> Option<Measure> {
     Some(Box::new(|items| {
         let halves = Halves::fork(0);
-        let units = units_for(BURN);
+        let units = burn_units();
         let elapsed = halves.burn(items as usize, units);
         Sample::of(elapsed, items).with("kept_waiting", halves.kept_waiting())
     }))

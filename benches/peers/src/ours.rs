@@ -38,6 +38,7 @@ pub(crate) fn measure(job: &str) -> Option<Measure> {
         "crash" => crash(false),
         "crash_replaced" => crash(true),
         "idle_worker" => idle_worker(),
+        "descriptors" => descriptors_of_workers(),
         "workers_200" => many_workers(200),
         "spawn" => each(|| start(StartMethod::ForkServer)),
         "spawn_exec" => each(|| start(StartMethod::Spawn)),
@@ -64,6 +65,14 @@ pub(crate) fn small(job: &str) -> Option<Measure> {
     (job == "spawn_1gib").then(|| with_memory(10 << 20))?
 }
 
+/// How many units take `BURN`: the same for all peers, if they are told.
+pub(crate) fn burn_units() -> u64 {
+    match std::env::var("PEERS_BURN_UNITS") {
+        Ok(told) => told.parse().unwrap(),
+        Err(_) => units_for(BURN),
+    }
+}
+
 pub(crate) fn two_workers() -> Pool {
     Pool::builder().workers(2).build().unwrap()
 }
@@ -83,7 +92,7 @@ fn map_million() -> Option<Measure> {
 
 fn map_100us() -> Option<Measure> {
     let pool = two_workers();
-    let units = units_for(BURN);
+    let units = burn_units();
     let expected = vec![burn(units); BURNS];
     told(move || {
         let start = Instant::now();
@@ -190,19 +199,33 @@ fn crash(replaced: bool) -> Option<Measure> {
 fn idle_worker() -> Option<Measure> {
     Some(Box::new(|_| {
         const WORKERS: usize = 20;
-        drop(two_workers());
-        let before = descriptors();
-        let pool = Pool::builder().workers(WORKERS).build().unwrap();
-        let items = 0..WORKERS as u64 * 10;
-        pool.job().chunk_size(1).map(items, square).unwrap();
-        let more = descriptors() - before;
+        let pool = busy_once(WORKERS);
         let pids = pool.worker_pids();
         let kib = pids
             .iter()
             .map(|pid| memory_kib(*pid, PRIVATE))
             .sum::<f64>();
-        Sample::value(kib / WORKERS as f64).with("descriptors", more / WORKERS as f64)
+        Sample::value(kib / WORKERS as f64)
     }))
+}
+
+/// How many more a pool of 22 has than one of 2, by 20.
+fn descriptors_of_workers() -> Option<Measure> {
+    Some(Box::new(|_| {
+        let of = |workers| {
+            let _pool = busy_once(workers);
+            descriptors()
+        };
+        let few = of(2);
+        Sample::value((of(22) - few) / 20.0)
+    }))
+}
+
+fn busy_once(workers: usize) -> Pool {
+    let pool = Pool::builder().workers(workers).build().unwrap();
+    let items = 0..workers as u64 * 10;
+    pool.job().chunk_size(1).map(items, square).unwrap();
+    pool
 }
 
 fn many_workers(workers: usize) -> Option<Measure> {

@@ -1,5 +1,6 @@
 //! procspawn.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::process::{Command, abort};
 use std::thread::sleep;
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use procspawn::Pool;
 
-use crate::baseline::work::{burn, square, units_for};
-use crate::ours::{BURN, BURNS, IDLE, LARGE_BYTES, LARGES, MILLION};
+use crate::baseline::work::{burn, square};
+use crate::ours::{BURNS, IDLE, LARGE_BYTES, LARGES, MILLION, burn_units};
 use crate::sample::{Measure, all, each, quantiles, told};
 
 /// The argument with which this program is a new one that has no pool yet.
@@ -68,7 +69,7 @@ fn map_million() -> Option<Measure> {
 
 fn map_100us() -> Option<Measure> {
     let pool = Pool::new(2).unwrap();
-    let units = units_for(BURN);
+    let units = burn_units();
     told(move || {
         let start = Instant::now();
         let calls: Vec<_> = (0..BURNS).map(|_| pool.spawn(units, burn)).collect();
@@ -77,15 +78,20 @@ fn map_100us() -> Option<Measure> {
     })
 }
 
+/// A thousand at once, since each that is queued takes three descriptors.
 fn all_at_once() -> Option<Measure> {
     let pool = Pool::new(2).unwrap();
     all(move |count| {
         let start = Instant::now();
-        let calls: Vec<_> = (0..count).map(|x| pool.spawn(x, square)).collect();
-        let sum = calls
-            .into_iter()
-            .map(|call| call.join().unwrap())
-            .sum::<u64>();
+        let mut sum = 0_u64;
+        for first in (0..count).step_by(1000) {
+            let numbers = first..count.min(first + 1000);
+            let calls: Vec<_> = numbers.map(|x| pool.spawn(x, square)).collect();
+            sum += calls
+                .into_iter()
+                .map(|call| call.join().unwrap())
+                .sum::<u64>();
+        }
         let elapsed = start.elapsed();
         assert_eq!(sum, (0..count).map(square).sum());
         elapsed
@@ -117,16 +123,26 @@ fn apply_idle() -> Option<Measure> {
     })
 }
 
+/// As many at a time as there are workers: its `spawn` sends an argument that fills a socket only to a worker that is free,
+/// and a worker is free only when its last result was joined.
 fn map_8mib() -> Option<Measure> {
+    const AT_ONCE: usize = 2;
     let pool = Pool::new(2).unwrap();
     told(move || {
         let items = vec![vec![1_u8; LARGE_BYTES]; LARGES];
         let start = Instant::now();
-        let calls: Vec<_> = items
+        let mut calls = VecDeque::new();
+        let mut bytes = 0;
+        for item in items {
+            calls.push_back(pool.spawn(item, |item| item.len()));
+            if calls.len() == AT_ONCE {
+                bytes += calls.pop_front().unwrap().join().unwrap();
+            }
+        }
+        bytes += calls
             .into_iter()
-            .map(|item| pool.spawn(item, |item| item.len()))
-            .collect();
-        let bytes: usize = calls.into_iter().map(|call| call.join().unwrap()).sum();
+            .map(|call| call.join().unwrap())
+            .sum::<usize>();
         let elapsed = start.elapsed();
         assert_eq!(bytes, LARGE_BYTES * LARGES);
         elapsed

@@ -7,7 +7,7 @@ use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::baseline::work::{burn, square, units_for};
-use crate::ours::{BURN, BURNS, two_workers};
+use crate::ours::{BURNS, burn_units, two_workers};
 use crate::sample::{Measure, Sample, memory_kib};
 use crate::threads::two_threads;
 
@@ -20,7 +20,7 @@ pub(crate) fn ours(job: &str) -> Option<Measure> {
     match kind {
         "workers" => {
             let pool = Pool::builder().workers(value).build().unwrap();
-            let units = units_for(BURN);
+            let units = burn_units();
             measure(move || {
                 let start = Instant::now();
                 let results = pool.map(vec![units; BURNS], burn).unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn rayon(job: &str) -> Option<Measure> {
     match kind {
         "workers" => {
             let threads = ThreadPoolBuilder::new().num_threads(value).build().unwrap();
-            let units = units_for(BURN);
+            let units = burn_units();
             measure(move || {
                 let start = Instant::now();
                 let work = || {

@@ -9,8 +9,8 @@ use crossbeam_channel::{bounded, unbounded};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::baseline::work::{burn, square, units_for};
-use crate::ours::{BURN, BURNS, IDLE, MILLION};
+use crate::baseline::work::{burn, square};
+use crate::ours::{BURNS, IDLE, MILLION, burn_units};
 use crate::sample::{Measure, all, each, quantiles, told};
 
 pub(crate) fn measure(job: &str) -> Option<Measure> {
@@ -65,7 +65,7 @@ fn map_million() -> Option<Measure> {
 
 fn map_100us() -> Option<Measure> {
     let threads = two_threads();
-    let units = units_for(BURN);
+    let units = burn_units();
     told(move || {
         let start = Instant::now();
         let items = vec![units; BURNS];
