@@ -24,7 +24,6 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked, ChildNews};
 use crate::sys::socket::{self, Patience, is_gone};
-use crate::sys::step::step;
 use crate::sys::step::{is_on_older_kernel, step};
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
