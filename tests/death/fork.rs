@@ -29,7 +29,7 @@ fn assert_serves() {
 }
 
 const MINDER: &[Row] = &[
-    spawned("fork::minder::begun", Undone),
+    spawned("fork::minder::begun", Either),
     spawned("fork::minder::held", Either),
     spawned("fork::minder::told", Done),
     spawned("fork::minder::reaped", Done),
@@ -49,10 +49,9 @@ deaths_by_fork!(the_minder, MINDER, |case| {
     }
     let died = census::poll(SOON, || board::dead(0), Option::is_some);
     assert!(died.is_some(), "nobody came to that step");
-    if case.row.then != Either {
-        assert_eq!(runs.get_timeout(SOON).unwrap(), 1);
-        assert!(runs.try_get().unwrap_err().is_empty(), "it ran twice");
-    }
+    let ran = runs.get_timeout(SOON / 20).is_ok();
+    assert!(ran || case.row.then == Either);
+    assert!(runs.try_get().unwrap_err().is_empty(), "it ran twice");
     assert_nobody_left(case);
     assert_serves();
 });
