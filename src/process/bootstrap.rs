@@ -13,6 +13,7 @@ use crate::process::server;
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::{self, Patience};
+use crate::sys::step::step;
 use crate::sys::{descriptor, hook, signal};
 use crate::wire::record::{self, Record};
 use std::io;
@@ -89,6 +90,7 @@ enum Accepted {
 fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let socket = socket::adopt_inherited(number)?;
+    step!("child::accept::adopted");
     descriptor::fill_streams()?;
     let record: Record<Hello> =
         record::receive(socket.as_fd(), Patience::Now)?.ok_or_else(|| invalid("nobody greets"))?;
@@ -123,6 +125,7 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
             };
             let entrance =
                 Entrance::of(*request, rest).ok_or_else(|| invalid("descriptors are missing"))?;
+            step!("child::accept::greeted");
             Ok(Accepted::Process(Box::new(entrance)))
         }
     }

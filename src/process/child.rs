@@ -18,6 +18,7 @@ use crate::process::request::{EndIs, Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::{collected, collected_or_readable, readable};
 use crate::sys::socket::{self, Patience};
+use crate::sys::step::step;
 use crate::sys::{fork, identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
@@ -204,6 +205,7 @@ impl Starting {
             }
         }
         let (pid, process, end_is, returned) = result?;
+        step!("launcher::started::told");
         match &self.teller {
             Teller::Server { .. } => family::note(&self.name, pid, &process),
             Teller::Minder(minder) => family::note_minded(minder, pid),

@@ -16,6 +16,7 @@ use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::{Patience, is_gone};
+use crate::sys::step::step;
 use crate::sys::{descriptor, exec, fork, signal, socket};
 use crate::task::Call;
 use crate::task::Callable;
@@ -382,12 +383,14 @@ impl Server {
             &[ourselves.as_fd(), held.as_fd(), ledger.as_fd()],
             Patience::Wait,
         )?;
+        step!("launcher::server::greeted");
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
         let process = exec::ourselves_apart(&exec::Start {
             environment: &inviting(environment.clone(), &theirs, nonce),
             socket: theirs.as_fd(),
         })?;
+        step!("launcher::server::executed");
         Ok(Server {
             owner,
             process: Arc::new(process),
@@ -457,6 +460,7 @@ impl Server {
             &all,
             Patience::Wait,
         )?;
+        step!("launcher::request::sent");
         self.environment = environment;
         self.bounds = bounds;
         Ok(())

@@ -25,6 +25,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked, ChildNews};
 use crate::sys::socket::{self, Patience, is_gone};
+use crate::sys::step::{is_on_older_kernel, step};
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
@@ -128,7 +129,7 @@ impl Server {
     ) -> io::Result<Server> {
         // Ctrl-C is for the application to answer: this process ends when that one does.
         signal::ignore_interrupts()?;
-        let ends = if kernel_keeps_ends() {
+        let ends = if kernel_keeps_ends() && !is_on_older_kernel() {
             signal::collect_no_children()?;
             Ends::Kept
         } else {
@@ -141,6 +142,7 @@ impl Server {
         // It holds one for each process, so it takes what it can get.
         let _refused = limits::raise_descriptors();
         identity::name_thread("forkserver")?;
+        step!("server::prepare::ready");
         enter::warm_up();
         Ok(Server {
             requests,
@@ -210,6 +212,7 @@ impl Server {
                 let received = record::receive_or_first::<Hello>(self.requests.as_fd(), &mut first);
                 match received {
                     Ok(Some(record)) => {
+                        step!("server::request::received");
                         if let Next::Child(entrance) = self.answer(record) {
                             self.leave();
                             return Ok(Some(entrance));
@@ -316,6 +319,7 @@ impl Server {
                 .map_err(|error| ("executing the program", error)),
             Err(error) => Err(("fork", error)),
         };
+        step!("server::start::started");
         let status = entrance.status;
         let held = started.and_then(|pid| match PidFd::open(pid) {
             Ok(process) => Ok((pid, process)),
@@ -333,7 +337,9 @@ impl Server {
                 };
                 let news = News::Started { pid, end };
                 let with = [process.as_fd()];
+                step!("server::start::held");
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
+                step!("server::start::told");
                 if told.is_err_and(|error| !is_gone(&error)) {
                     // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so
                     // it must not run on; that it has ended is told when there is room again.
@@ -373,6 +379,7 @@ impl Server {
         // It fails for no valid signal.
         let _set = signal::collect_no_children();
         while let Ok(Some(_)) = reap_any() {}
+        step!("server::start::let_go");
         // So often that each start pays for a few looks on average, however many there are.
         if self.children.len() > 2 * self.kept + 8 {
             self.sweep();
@@ -398,7 +405,9 @@ impl Server {
                 let news = News::Exited {
                     status: status.into_raw(),
                 };
+                step!("server::collect::reaped");
                 let _gone = record::send(socket.as_fd(), &news, &[], &[], Patience::Now);
+                step!("server::collect::told");
             }
         }
         Ok(())
