@@ -11,6 +11,7 @@ pub(crate) mod step;
 pub(crate) mod atomic;
 pub(crate) mod errno;
 pub(crate) mod clock;
+pub(crate) mod stack;
 pub(crate) mod descriptor;
 pub(crate) mod identity;
 pub(crate) mod limits;
