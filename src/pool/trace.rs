@@ -5,8 +5,6 @@
 //! [`Diary`], and told when the lock is free: by the [`Teller`] that whoever takes the lock has made before, and by whoever
 //! leads, before the next wait. Two threads may tell at once; each tells what it took in the order in which it happened.
 
-use std::process::ExitStatus;
-
 /// Tells, when it is dropped, what has been written down meanwhile: made before the lock is taken, it goes after it.
 #[derive(Debug)]
 pub(crate) struct Teller<'diary>(&'diary Diary);
@@ -30,8 +28,8 @@ pub(crate) use untold::{Diary, Span};
 
 #[cfg(not(feature = "log"))]
 mod untold {
-    use super::ExitStatus;
     use crate::error::TaskError;
+    use std::process::ExitStatus;
     use std::sync::Arc;
 
     /// What has happened and was not told yet.
@@ -67,10 +65,10 @@ mod untold {
 
 #[cfg(feature = "log")]
 mod told {
-    use super::ExitStatus;
     use crate::error::TaskError;
     use crate::task::guard;
     use parking_lot::Mutex;
+    use std::process::ExitStatus;
     use std::sync::Arc;
     use tracing::Level;
     use tracing::level_filters::LevelFilter;
