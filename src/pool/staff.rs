@@ -11,6 +11,7 @@ use crate::pool::worker::describe_worker;
 use crate::process::{self, Echo, NotStarted, Order, StartMethod};
 use crate::sys::limits;
 use crate::sys::poll::Watch;
+use crate::sys::step::step;
 use crate::wire::{Header, Link};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -112,6 +113,7 @@ impl Staff {
         };
         self.diary.worker_starts(&name);
         let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
+        step!("pool::hire::asked");
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         slot.has_ended = false;
@@ -122,6 +124,7 @@ impl Staff {
             setup.send(&mut worker);
         }
         slot.worker = Some(worker);
+        step!("pool::hire::watched");
         Ok(())
     }
 
@@ -274,6 +277,7 @@ impl Staff {
                 child.exit_status()
             }
         };
+        step!("pool::bury::ended");
         let name = format!("{}-{}", self.name, index + 1);
         self.diary.worker_ended(&name, pid, status);
         Some(End {
@@ -350,6 +354,7 @@ impl Staff {
             self.watch.remove(link.news());
             // It ends when its link does.
             drop(link);
+            step!("pool::dismiss::closed");
             let child = match process {
                 State::Running(child) => Some(child),
                 State::Starting(starting) => starting.and_then(|starting| starting.wait().ok()),

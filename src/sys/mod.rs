@@ -19,6 +19,7 @@ pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod held;
 pub(crate) mod memory;
+pub(crate) mod part;
 pub(crate) mod robust;
 pub(crate) mod frozen;
 pub(crate) mod named;
