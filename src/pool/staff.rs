@@ -6,7 +6,7 @@ use crate::pool::dispatch::JobId;
 use crate::pool::hired::{Body, RING, State, Worker};
 use crate::pool::place::{End, Setup, Slot};
 use crate::pool::protocol::to_worker;
-use crate::pool::trace;
+use crate::pool::trace::Diary;
 use crate::pool::worker::describe_worker;
 use crate::process::{self, Echo, NotStarted, Order, StartMethod};
 use crate::sys::limits;
@@ -32,6 +32,8 @@ pub(crate) struct Staff {
     setup: Option<Setup>,
     /// Whether it failed because the server died, and not because the system refused.
     is_server_lost: bool,
+    /// What is to be told of all this.
+    diary: Arc<Diary>,
 }
 
 /// How many workers are tried in a row for jobs that have none left.
@@ -58,11 +60,16 @@ impl Staff {
             last_tries: 0,
             setup,
             is_server_lost: false,
+            diary: Arc::default(),
         })
     }
 
     pub(crate) fn watch(&self) -> Arc<Watch> {
         Arc::clone(&self.watch)
+    }
+
+    pub(crate) fn diary(&self) -> &Arc<Diary> {
+        &self.diary
     }
 
     pub(crate) fn slots(&self) -> &[Slot] {
@@ -104,7 +111,7 @@ impl Staff {
             variables: Vec::new(),
             stack_size: None,
         };
-        trace::worker_starts(&name);
+        self.diary.worker_starts(&name);
         let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
         step!("pool::hire::asked");
         let slot = &mut self.slots[index];
@@ -272,7 +279,7 @@ impl Staff {
         };
         step!("pool::bury::ended");
         let name = format!("{}-{}", self.name, index + 1);
-        trace::worker_ended(&name, pid, status);
+        self.diary.worker_ended(&name, pid, status);
         Some(End {
             pid,
             status,
