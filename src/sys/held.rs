@@ -189,7 +189,7 @@ impl Thread {
 
     /// Takes out the word that was taken last, if it is this one.
     #[inline]
-    pub(crate) fn unlink_last(self, node: &AtomicU64) -> bool {
+    fn unlink_last(self, node: &AtomicU64) -> bool {
         let record = self.record;
         let last = record.len.load(Ordering::Relaxed).wrapping_sub(1);
         compiler_fence(Ordering::SeqCst);

@@ -22,7 +22,7 @@ fn getter(case: Case, queue: &Queue<u32>) -> Process<u32> {
 }
 
 const WAITER: &[Row] = &[
-    at("word::acquire::pending", Undone),
+    at("word::try::pending", Undone),
     each("word::take::taken", 2, Either),
     each("word::take::linked", 2, Either),
     each("held::link::pointed", 2, Either),

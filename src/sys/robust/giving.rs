@@ -22,22 +22,7 @@ impl Word<'_> {
             return false;
         }
         finish();
-        let _pending = thread.pend(self.node);
-        thread.unlink_last(self.node);
-        step!("word::give::unlinked");
-        let seen = self.word.load(Ordering::Relaxed);
-        let is_plainly_held = seen & LOW == u64::from(thread.tid());
-        // Release: as in `give_up`.
-        let is_free = is_plainly_held
-            && self
-                .word
-                .compare_exchange(seen, seen & COUNT, Ordering::Release, Ordering::Relaxed)
-                .is_ok();
-        if is_free {
-            step!("word::give::given");
-        } else {
-            self.leave_and_tell(thread);
-        }
+        self.give(thread);
         true
     }
 
@@ -51,11 +36,38 @@ impl Word<'_> {
 
     #[cold]
     fn release_slowly(self) {
-        let thread = current();
+        self.give(current());
+    }
+
+    /// Gives it up, and wakes one if some may sleep.
+    #[inline]
+    fn give(self, thread: Thread) {
         let _pending = thread.pend(self.node);
+        self.unlink(thread);
+        let seen = self.word.load(Ordering::Relaxed);
+        let is_plainly_held = seen & LOW == u64::from(thread.tid());
+        // Release: as in `leave`.
+        let is_free = is_plainly_held
+            && self
+                .word
+                .compare_exchange(seen, seen & COUNT, Ordering::Release, Ordering::Relaxed)
+                .is_ok();
+        let told = if is_free {
+            None
+        } else {
+            self.leave_told(thread)
+        };
+        step!("word::give::given");
+        if let Some(told) = told {
+            self.tell_one(told);
+        }
+    }
+
+    /// Takes it out of the list of what this thread holds.
+    #[inline]
+    fn unlink(self, thread: Thread) {
         thread.unlink(self.node);
         step!("word::give::unlinked");
-        self.leave_and_tell(thread);
     }
 
     /// As [`Word::release`] and [`Held::give_up_as_died`].
@@ -66,8 +78,7 @@ impl Word<'_> {
     /// Gives it up, in the state that `next` makes of the present one. Returns that state; `None` if this thread does not
     /// hold it any more, since another process has written there.
     pub(crate) fn give_up(self, thread: Thread, next: impl Fn(u64) -> u64) -> Option<u64> {
-        thread.unlink(self.node);
-        step!("word::give::unlinked");
+        self.unlink(thread);
         self.leave(thread, next)
     }
 
@@ -89,9 +100,9 @@ impl Word<'_> {
         None
     }
 
-    /// As [`Word::leave`], and wakes one if some may sleep. The word is pending.
+    /// As [`Word::leave`]; returns the state if it is `told`.
     #[cold]
-    fn leave_and_tell(self, thread: Thread) {
+    fn leave_told(self, thread: Thread) -> Option<u64> {
         let freed = self.leave(thread, |seen| {
             if seen & WAITED == 0 {
                 seen & COUNT
@@ -99,11 +110,7 @@ impl Word<'_> {
                 seen & COUNT | KEEP | if_set(seen, ENTERING_HELD, ENTERING)
             }
         });
-        step!("word::give::given");
-        match freed {
-            Some(told) if told & KEEP != 0 => self.tell_one(told),
-            _ => {}
-        }
+        freed.filter(|told| told & KEEP != 0)
     }
 
     /// After it has become `told`: wakes one; if none sleeps, it is plainly free, unless it has changed.

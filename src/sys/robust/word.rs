@@ -104,9 +104,7 @@ impl<'a> Word<'a> {
             .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
             .is_ok();
         if is_taken {
-            step!("word::take::taken");
-            thread.link(self.node);
-            step!("word::take::linked");
+            self.link(thread);
         }
         is_taken
     }
@@ -128,7 +126,6 @@ impl<'a> Word<'a> {
     fn try_acquire_slowly(self) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
-        step!("word::try::pending");
         loop {
             let seen = self.word.load(Ordering::Relaxed);
             if seen & HOLDER != 0 {
@@ -210,14 +207,20 @@ impl<'a> Word<'a> {
         self.word
             .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
-        step!("word::take::taken");
-        thread.link(self.node);
-        step!("word::take::linked");
+        self.link(thread);
         Some(Held {
             word: self,
             owner_died: seen & DIED != 0,
             of_this_thread: PhantomData,
         })
+    }
+
+    /// Puts it, which was just taken, into the list of what this thread holds.
+    #[inline]
+    fn link(self, thread: Thread) {
+        step!("word::take::taken");
+        thread.link(self.node);
+        step!("word::take::linked");
     }
 
     /// Changes it from what was seen.
