@@ -5,12 +5,21 @@
 mod common;
 
 use common::{each_method, kill_hard, pool};
+use multiprocess::Event;
 use std::thread::sleep;
 use std::time::Duration;
 
 fn nap(millis: u64) -> u64 {
     sleep(Duration::from_millis(millis));
     millis
+}
+
+fn slow_nap(millis: u64) -> u64 {
+    nap(millis)
+}
+
+fn fail(_: u64) {
+    panic!("as it is to");
 }
 
 each_method!(
@@ -77,6 +86,60 @@ each_method!(
         };
         numbers(0, 1, 2);
         numbers(7, 3, 0);
+    }
+);
+
+each_method!(
+    latency_is_from_the_call_to_its_outcome_with_all_that_was_waited,
+    |method| {
+        let pool = pool(method, 1);
+        for _ in 0..3 {
+            pool.apply(5, nap).unwrap();
+        }
+        let function = pool.stats().functions()[0].clone();
+        assert!(function.latency(0.0) >= Duration::from_millis(5));
+        assert!(function.latency(0.0) >= function.percentile(0.0));
+
+        // The last of ten waits for the nine before it, and the sixth for five.
+        let calls: Vec<_> = (0..10).map(|_| pool.apply_async(21, slow_nap)).collect();
+        calls
+            .into_iter()
+            .for_each(|call| assert_eq!(call.get(), Ok(21)));
+        let latencies = |percent| {
+            let stats = pool.stats();
+            let functions = stats.functions().iter();
+            let mut slow = functions.filter(|function| function.name().contains("slow_nap"));
+            slow.next().unwrap().latency(percent)
+        };
+        assert!(latencies(99.9) >= Duration::from_millis(210));
+        assert!(latencies(50.0) >= Duration::from_millis(105));
+
+        // What was tried again counts from its first attempt on, and what failed does not count.
+        let gate = Event::new().unwrap();
+        let job = pool
+            .with(gate)
+            .timeout(Duration::from_millis(300))
+            .retries(1);
+        let sleeps_once = |gate: &Event, _: u32| {
+            if !gate.is_set() {
+                gate.set();
+                nap(600_000);
+            }
+        };
+        job.apply(0, sleeps_once).unwrap();
+        let stats = pool.stats();
+        let tried = stats
+            .functions()
+            .iter()
+            .find(|function| function.retries() == 1);
+        assert!(tried.unwrap().latency(50.0) >= Duration::from_millis(300));
+        assert!(pool.apply(5, fail).is_err());
+        let stats = pool.stats();
+        let failed = stats
+            .functions()
+            .iter()
+            .find(|function| function.failures() == 1);
+        assert_eq!(failed.unwrap().latency(99.9), Duration::ZERO);
     }
 );
 

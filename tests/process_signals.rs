@@ -218,10 +218,17 @@ every_method_alone!(a_teller_that_is_stopped_holds_up_no_time_limit, |method| {
         |state| *state == 'T',
     );
     child.kill().unwrap();
-    // Dead, but its parent has not said so.
+    // Dead, but its parent may not have said so.
     let limit = Duration::from_millis(50);
     let started = Instant::now();
-    assert_eq!(child.wait_timeout(limit).unwrap(), None);
+    match child.wait_timeout(limit).unwrap() {
+        None => {}
+        // The kernel itself keeps how it ended, and needs no teller.
+        Some(status) => {
+            assert_ne!(method, StartMethod::Fork);
+            assert_eq!(status.signal(), Some(9));
+        }
+    }
     assert!(started.elapsed() < LIMIT / 2);
     assert!(!child.is_alive());
     // Whoever needs it has it go on.

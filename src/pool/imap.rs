@@ -2,10 +2,11 @@
 
 use crate::error::TaskError;
 use crate::pool::call::Event;
-use crate::pool::driver::{Driver, Patience};
-use crate::pool::floor::{Supply, Turn};
+use crate::pool::driver::Driver;
+use crate::pool::lead::Patience;
 use crate::pool::opened::{Opened, Spec};
 use crate::pool::ordered::{Ordered, Outcome};
+use crate::pool::plan::{Supply, Turn};
 use crate::task::{Items, Portable};
 use std::collections::VecDeque;
 use std::fmt;

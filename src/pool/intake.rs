@@ -1,11 +1,12 @@
-//! What comes from the workers: outcomes, and deaths. Who is charged, who is tried again, who takes the place.
+//! What comes from the workers: outcomes, and who is told of them or tried again.
 
-use crate::error::{TaskError, TaskErrorKind};
+use crate::error::TaskError;
 use crate::pool::call::{Event, Raw};
-use crate::pool::dispatch::{Fate, JobId, Overdue, Piece};
-use crate::pool::floor::{Doom, Fitness, Floor, Job, Plan, Sink};
+use crate::pool::dispatch::{JobId, Piece};
+use crate::pool::floor::{Floor, Job, Sink};
+use crate::pool::place::Slot;
+use crate::pool::plan::Plan;
 use crate::pool::protocol::{Permission, from_worker};
-use crate::pool::staff::Slot;
 use crate::sys::clock;
 use crate::task::Received;
 use crate::wire::batch::Lane;
@@ -13,9 +14,6 @@ use crate::wire::{Message, codec};
 
 /// How many messages of one worker are taken in before the next worker's turn.
 const MESSAGES_AT_ONCE: usize = 256;
-
-/// How many workers in a row may die before their initializer has returned.
-const INITIAL_DEATHS_MAX: u32 = 3;
 
 impl Floor {
     /// Takes in what is there, buries who has ended, feeds; returns whether there was anything.
@@ -50,13 +48,15 @@ impl Floor {
         let mut has_news = false;
         // Whoever keeps up with this is left for the next round, so that the others have their turn.
         let mut messages = 0..MESSAGES_AT_ONCE;
+        let mut now = None;
         while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
             match worker.link.try_receive() {
                 Ok(None) => break,
                 Ok(Some(message)) => {
                     has_news = true;
                     self.staff.settle();
-                    if self.take_in(index, message).is_none() {
+                    let now = *now.get_or_insert_with(clock::monotonic_nanos);
+                    if self.take_in(index, message, now).is_none() {
                         self.staff.dismiss(index);
                         return false;
                     }
@@ -71,7 +71,7 @@ impl Floor {
     }
 
     /// Takes in one message; `None` if no sound worker would send it now, or it is no use any more.
-    fn take_in(&mut self, index: usize, message: Message) -> Option<()> {
+    fn take_in(&mut self, index: usize, message: Message, now: u64) -> Option<()> {
         let Message {
             header,
             body,
@@ -89,7 +89,7 @@ impl Floor {
             from_worker::RESULTS => {
                 let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
                 let piece = self.dispatcher.finished(index, count, nanos)?;
-                self.enter_results(index, &piece, nanos, body.len());
+                self.enter_results(index, &piece, nanos, body.len(), now);
                 let received = Received::new(lane, count, body, descriptors, pid);
                 self.tell(piece, Ok(received));
             }
@@ -130,14 +130,21 @@ impl Floor {
     }
 
     /// Writes down what a worker has done.
-    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize) {
+    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize, now: u64) {
         let worker = &mut self.books.workers[index];
         worker.items += piece.count as u64;
         worker.busy_nanos = worker.busy_nanos.saturating_add(nanos);
         worker.bytes_received += bytes as u64;
         if let Some(job) = self.jobs.get_mut(&piece.job) {
             let Plan { function, name, .. } = job.plan;
-            self.books.done(function, name, piece.count as u64, nanos);
+            let latencies = self.books.done(function, name, piece.count as u64, nanos);
+            if let Sink::Calls(stream) = &job.sink {
+                for since in stream.since(piece.item..piece.item + piece.count) {
+                    latencies.enter(now.saturating_sub(since), 1);
+                }
+            } else if let Some(pending) = job.batches.get(&piece.batch) {
+                latencies.enter(now.saturating_sub(pending.since), piece.count as u64);
+            }
             job.bar.done(piece.count);
         }
     }
@@ -148,7 +155,7 @@ impl Floor {
     }
 
     /// An item has failed: it is tried again, if it may be, or its failure is told.
-    fn charge(&mut self, piece: Piece, error: TaskError, may_retry: bool) {
+    pub(crate) fn charge(&mut self, piece: Piece, error: TaskError, may_retry: bool) {
         let attempts = piece.attempts + 1;
         let is_retried = may_retry && self.is_wanted(&piece) && self.dispatcher.retry(piece);
         if let Some(job) = self.jobs.get_mut(&piece.job) {
@@ -232,167 +239,6 @@ impl Floor {
                 }
             }
         }
-    }
-
-    /// Kills workers whose items have taken too long; returns whether there were any.
-    fn kill_overdue(&mut self) -> bool {
-        let mut has_killed = false;
-        loop {
-            let Floor {
-                dispatcher, staff, ..
-            } = self;
-            let overdue = dispatcher.overdue(|index| {
-                let worker = staff.worker(index)?;
-                // What comes before its first item is not that item's time.
-                if worker.is_ready {
-                    worker.began_first()
-                } else {
-                    Some(u64::MAX)
-                }
-            });
-            let Some((index, overdue)) = overdue else {
-                return has_killed;
-            };
-            has_killed = true;
-            self.kill(
-                index,
-                match overdue {
-                    Overdue::Item => Doom::TimedOut,
-                    Overdue::Stuck => Doom::Stuck,
-                },
-            );
-        }
-    }
-
-    /// Kills a worker. What it has not begun is taken back first, so that it begins nothing else meanwhile; what it has
-    /// shown before its end counts.
-    pub(crate) fn kill(&mut self, index: usize, doom: Doom) {
-        self.revoke(index, true);
-        let ticket = self.staff.worker(index).map(|worker| worker.resolved);
-        self.staff.kill(index);
-        self.receive_all(index);
-        let now = self.staff.worker(index).map(|worker| worker.resolved);
-        // It may have finished the item just in time.
-        let doom = if now == ticket { doom } else { Doom::Cancelled };
-        self.bury(index, Some(doom));
-    }
-
-    /// Has another worker take the place of one that has done what it may.
-    pub(crate) fn retire(&mut self, index: usize) {
-        if self.staff.bury(index, 0).is_some() {
-            self.dispatcher.died(index, Fate::Killed);
-            self.hire(index);
-        }
-    }
-
-    /// Finds out how a worker ended, charges the item that it was at, and has another take its place.
-    pub(crate) fn bury(&mut self, index: usize, doom: Option<Doom>) {
-        let held = self.dispatcher.items_with(index);
-        let Some(end) = self.staff.bury(index, held) else {
-            return;
-        };
-        let fate = match (doom, end.begun) {
-            (None, Some(begun)) => Fate::At(begun),
-            (None, None) | (Some(Doom::Stuck), _) => Fate::Between,
-            (Some(Doom::TimedOut), Some(0)) => Fate::KilledAt(0),
-            (Some(_), _) => Fate::Killed,
-        };
-        let charged = self.dispatcher.died(index, fate);
-        if let Some(piece) = charged {
-            let error = match doom {
-                Some(_) => TaskError::new(TaskErrorKind::Timeout, ""),
-                None => TaskError::crash(end.status),
-            };
-            self.charge(piece, error.in_process(end.pid), true);
-            // The job gets on, if only by failures.
-            self.staff.has_got_on();
-        }
-        if !end.was_ready && end.pid != 0 && doom.is_none() {
-            self.initial_deaths += 1;
-            if self.initial_deaths >= INITIAL_DEATHS_MAX && matches!(self.fitness, Fitness::Fit) {
-                self.initial_deaths = 0;
-                self.is_unfit(TaskError::crash(end.status).in_process(end.pid));
-            }
-        }
-        let is_needed = doom.is_some() || held > 0 || charged.is_some();
-        if end.is_worth_replacing(is_needed) && matches!(self.fitness, Fitness::Fit) {
-            self.hire(index);
-        }
-        self.break_if_deserted();
-    }
-
-    /// An initializer has failed: the jobs that are open are told, or the next one that opens. No worker is hired until then.
-    fn is_unfit(&mut self, error: TaskError) {
-        let error = error.in_initializer();
-        self.fitness = if self.jobs.is_empty() {
-            Fitness::Unfit(error)
-        } else {
-            self.break_jobs(&error);
-            Fitness::Told
-        };
-    }
-
-    pub(crate) fn hire_missing(&mut self) {
-        for index in 0..self.staff.slots().len() {
-            if self.staff.slots()[index].worker.is_none() {
-                self.hire(index);
-            }
-        }
-    }
-
-    fn hire(&mut self, index: usize) {
-        if self.staff.hire(index).is_ok() {
-            self.books.workers[index].restarts += 1;
-            self.dispatcher.up(index);
-        }
-    }
-
-    /// Where no worker is left and none can be had, every job is told.
-    pub(crate) fn break_if_deserted(&mut self) {
-        let is_fit = matches!(self.fitness, Fitness::Fit);
-        if self.dispatcher.has_workers() || self.jobs.is_empty() || !is_fit {
-            return;
-        }
-        if self.staff.may_try_again() {
-            self.hire(0);
-            if self.dispatcher.has_workers() {
-                return;
-            }
-        }
-        let error = TaskError::new(TaskErrorKind::System, self.staff.refusal());
-        self.break_jobs(&error);
-    }
-
-    fn break_jobs(&mut self, error: &TaskError) {
-        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        for job in jobs {
-            self.break_job(job, error);
-        }
-    }
-
-    /// Tells a job that nothing more will come.
-    pub(crate) fn break_job(&mut self, id: JobId, error: &TaskError) {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        match &mut job.sink {
-            Sink::Caller(events) => {
-                if !matches!(events.last(), Some(Event::Broken(_))) {
-                    events.push(Event::Broken(error.clone()));
-                }
-                return;
-            }
-            Sink::Gathered { call, .. } => {
-                let call = call.clone();
-                self.finished.push((call, Raw::Failed(error.clone())));
-            }
-            Sink::Calls(stream) => {
-                let calls = stream.entries.drain(..).filter_map(|entry| entry.call);
-                let failed = calls.map(|call| (call, Raw::Failed(error.clone())));
-                self.finished.extend(failed);
-            }
-        }
-        self.close(id);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::error::TaskError;
 use crate::pool::driver::Driver;
-use crate::pool::floor::Settings;
 use crate::pool::opened::Spec;
+use crate::pool::plan::Settings;
 use crate::pool::result::{Callback, NoCallback};
 use crate::sys::function::FunctionId;
 use crate::task::{Portable, pack_captures};

@@ -2,10 +2,12 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Event, Raw};
-use crate::pool::driver::{Driver, Patience, Shared};
-use crate::pool::floor::{Plan, Settings, Supply, Turn};
+use crate::pool::driver::Driver;
+use crate::pool::lead::Patience;
 use crate::pool::ordered::{Ordered, Outcome};
+use crate::pool::plan::{Plan, Settings, Supply, Turn};
 use crate::pool::result::{AsyncResult, Done, Place, decode_all, decode_one};
+use crate::pool::shared::Shared;
 use crate::sys::function::FunctionId;
 use crate::task::{Items, Portable, Produced};
 use crate::wire::value::Packed;

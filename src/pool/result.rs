@@ -3,8 +3,8 @@
 use crate::deadline::Deadline;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Event, Finish, Kept, Raw};
-use crate::pool::driver::Shared;
 use crate::pool::ordered::{Ordered, Outcome};
+use crate::pool::shared::Shared;
 use crate::sys::identity;
 use crate::task::{Portable, guard};
 use std::any::Any;

@@ -1,17 +1,23 @@
 //! A process that this one has had started: its pidfd, and the socket over which its news come.
 //!
-//! Who waits for a child waits for two things at once: its status socket, on which the fork server reports how it ended, and
-//! its pidfd, by which the kernel says that it has ended. The report comes a moment after the pidfd speaks; if the
-//! server is gone as well, so is the status, and that is said. If the server has been stopped, whoever needs it has it go on.
+//! Its pidfd says that it has ended. How it ended is known a moment later, by one of two ways:
+//!
+//! | the kernel | how it ended is known | what if |
+//! |---|---|---|
+//! | is 6.15 or newer, and the fork server has started it | from the pidfd, as soon as the process was collected: the kernel does so at once | the server is killed: an heir collects it, in time, or nobody does, and that is said |
+//! | is older, or the process was forked here | from the status socket, on which the server or the minder reports | the teller is killed: nobody knows, and that is said |
+//!
+//! Whoever waits by the second way waits for the status socket and the pidfd at once. If the teller has been stopped, whoever
+//! needs it has it go on.
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::process::family;
-use crate::process::request::{Hello, News, Role};
+use crate::process::request::{EndIs, Hello, News, Role};
 use crate::sys::pidfd::PidFd;
-use crate::sys::poll::readable;
+use crate::sys::poll::{collected, collected_or_readable, readable};
 use crate::sys::socket::{self, Patience};
-use crate::sys::{identity, limits};
+use crate::sys::{fork, identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
 use std::io;
@@ -102,6 +108,7 @@ pub(crate) struct Child {
     process: Arc<PidFd>,
     status: OwnedFd,
     teller: Teller,
+    end_is: EndIs,
     returned: Option<Arrived>,
     /// How many records came that are no news.
     nonsense: usize,
@@ -171,7 +178,7 @@ impl Starting {
                 self.teller.dismiss();
             }
         }
-        let (pid, process, returned) = result?;
+        let (pid, process, end_is, returned) = result?;
         match &self.teller {
             Teller::Server { .. } => family::note(&self.name, pid, &process),
             Teller::Minder(minder) => family::note_minded(minder, pid),
@@ -182,13 +189,14 @@ impl Starting {
             process,
             status: self.status,
             teller: self.teller,
+            end_is,
             returned,
             nonsense: 0,
             end: End::Running,
         })
     }
 
-    fn wait_for_news(&mut self) -> Result<(u32, Arc<PidFd>, Option<Arrived>), NotStarted> {
+    fn wait_for_news(&mut self) -> Result<(u32, Arc<PidFd>, EndIs, Option<Arrived>), NotStarted> {
         let operation = || format!("cannot start process {:?}", self.name);
         let mut returned = None;
         self.wait_until_told(&operation)?;
@@ -229,8 +237,8 @@ impl Starting {
                         returned = Some(Arrived(result.map(|()| came)));
                         continue;
                     }
-                    (News::Started { pid }, Some(process)) => {
-                        return Ok((pid, Arc::new(PidFd::adopt(process)), returned));
+                    (News::Started { pid, end }, Some(process)) => {
+                        return Ok((pid, Arc::new(PidFd::adopt(process)), end, returned));
                     }
                     (News::Refused { what, errno, limit }, _) => {
                         let error = io::Error::from_raw_os_error(errno);
@@ -300,7 +308,12 @@ impl Child {
     /// meanwhile.
     pub(crate) fn wait(&mut self, deadline: Deadline) -> io::Result<bool> {
         if self.end == End::Running {
-            let has_ended = self.wait_for_end(deadline)?;
+            let is_ours = self.owner == identity::pid();
+            let has_ended = if self.end_is == EndIs::Kept && is_ours {
+                self.wait_for_kernel(deadline)?
+            } else {
+                self.wait_for_news(deadline)?
+            };
             if has_ended {
                 self.teller.dismiss();
             }
@@ -309,7 +322,47 @@ impl Child {
         Ok(true)
     }
 
-    fn wait_for_end(&mut self, deadline: Deadline) -> io::Result<bool> {
+    /// Waits until it has ended, and takes in what it has sent: all that it ever does is there then.
+    fn wait_for_kernel(&mut self, deadline: Deadline) -> io::Result<bool> {
+        let [has_ended] = readable([self.process.as_fd()], deadline)?;
+        if !has_ended {
+            return Ok(false);
+        }
+        let mut status = self.process.exit_status();
+        if status.is_none() {
+            if !self.wait_until_collected(deadline)? {
+                return Ok(false);
+            }
+            status = self.process.exit_status();
+        }
+        self.end = status.map_or(End::Lost, End::Exited);
+        if self.returned.is_none() {
+            self.take_news()?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until it, which has ended, was collected, or nobody is left to do so; returns whether that is so.
+    fn wait_until_collected(&self, deadline: Deadline) -> io::Result<bool> {
+        let process = self.process.as_fd();
+        loop {
+            let server = self.teller.process();
+            let patience = deadline.or_after(PATIENCE);
+            match collected_or_readable(process, server.as_fd(), patience)? {
+                [true, _] => return Ok(true),
+                [false, true] => break,
+                [false, false] if deadline.has_passed() => return Ok(false),
+                // It has been stopped while it started another: it is needed.
+                [false, false] => drop(server.resume()),
+            }
+        }
+        // The server is gone. Where this process adopts orphans, it is the heir.
+        fork::reap(&self.process);
+        let is_collected = collected(process, deadline.or_after(PATIENCE))?;
+        Ok(is_collected || !deadline.has_passed())
+    }
+
+    fn wait_for_news(&mut self, deadline: Deadline) -> io::Result<bool> {
         // The news of its end are for the process that has started it.
         let mut is_closed = self.owner != identity::pid();
         let mut has_ended = false;
@@ -405,12 +458,18 @@ impl Child {
                         let came = (news.payload, news.descriptors);
                         self.nonsense += usize::from(self.returned.is_some());
                         self.returned = Some(Arrived(result.map(|()| came)));
+                        if self.end_is == EndIs::Kept {
+                            // Nothing else is expected.
+                            return Ok(true);
+                        }
                     }
-                    News::Exited { status } => {
+                    News::Exited { status } if self.end_is == EndIs::Told => {
                         self.end = End::Exited(ExitStatus::from_raw(status));
                         return Ok(true);
                     }
-                    News::Started { .. } | News::Refused { .. } => self.nonsense += 1,
+                    News::Started { .. } | News::Refused { .. } | News::Exited { .. } => {
+                        self.nonsense += 1;
+                    }
                 },
             }
         }

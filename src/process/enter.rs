@@ -178,9 +178,13 @@ fn settle(
     if request.identity.is_daemon {
         identity::die_with_parent(request.server)?;
     }
-    let ours = descriptor::streams();
-    let streams =
-        [0, 1, 2].map(|number: usize| streams[number].as_ref().map(AsFd::as_fd).or(ours[number]));
+    let mut streams = streams
+        .each_ref()
+        .map(|stream| stream.as_ref().map(AsFd::as_fd));
+    if streams.iter().any(Option::is_none) {
+        let ours = descriptor::streams();
+        streams = [0, 1, 2].map(|number: usize| streams[number].or(ours[number]));
+    }
     if let [Some(input), Some(output), Some(error)] = streams {
         descriptor::replace_streams([input, output, error])?;
     }
@@ -195,6 +199,14 @@ fn settle(
         bounds.impose();
     }
     Ok(())
+}
+
+/// Does once, in the server, what each process would do first of all: to look up functions of the C library, to set up what
+/// is set up at its first use.
+pub(crate) fn warm_up() {
+    flush();
+    // It has no handles and fails in no way.
+    let _packed = task::run_and_pack(|| (0u8, ()));
 }
 
 /// Writes out what the function has printed. A stream that is closed or full is no failure of the function.

@@ -27,7 +27,7 @@ use crate::process::child::Starting;
 use crate::process::current::Identity;
 use crate::process::enter::{REFUSED, flush};
 use crate::process::family;
-use crate::process::request::News;
+use crate::process::request::{EndIs, News};
 use crate::sys::descriptor;
 use crate::sys::fork::{self, Forked, ForkedUnseen};
 use crate::sys::identity::{self, exit_now};
@@ -161,7 +161,10 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
             exit_now(REFUSED)
         }
     };
-    let news = News::Started { pid: child };
+    let news = News::Started {
+        pid: child,
+        end: EndIs::Told,
+    };
     let told = record::send(
         status.as_fd(),
         &news,

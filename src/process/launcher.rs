@@ -268,6 +268,7 @@ pub(crate) fn start(
 
     let mut slot = SERVER.lock();
     retire(&mut slot).map_err(failed)?;
+    let_outlived_go();
     let mut starts_left = SERVERS_MAX;
     loop {
         let server = match slot.take().filter(Server::is_ours) {
@@ -295,6 +296,16 @@ pub(crate) fn start(
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// Closes the lifelines of dead servers whose last non-daemon has ended.
+fn let_outlived_go() {
+    let now = Deadline::after(Duration::ZERO);
+    let is_closed =
+        |lifeline: &OwnedFd| readable([lifeline.as_fd()], now).is_ok_and(|[closed]| closed);
+    OUTLIVING
+        .lock()
+        .retain(|(_, lifeline)| !is_closed(lifeline));
 }
 
 /// Has the server start nothing more if it was born with other rights than this process has now.
@@ -387,14 +398,8 @@ impl Server {
         let _ended = readable([self.process.as_fd()], Deadline::NEVER);
         // It is a child only where this process adopts orphans.
         fork::reap(&self.process);
-        let mut outliving = OUTLIVING.lock();
-        let now = Deadline::after(Duration::ZERO);
-        outliving.retain(|(_, lifeline)| {
-            !readable([lifeline.as_fd()], now).is_ok_and(|[closed]| closed)
-        });
-        if !readable([self.lifeline.as_fd()], now).is_ok_and(|[closed]| closed) {
-            outliving.push((self.owner, self.lifeline));
-        }
+        OUTLIVING.lock().push((self.owner, self.lifeline));
+        let_outlived_go();
     }
 
     /// Whether this process started it, and not one that this one was forked from.

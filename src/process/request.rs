@@ -5,7 +5,7 @@
 //! | application | a new image of the program | the inherited socket | one [`Hello`], waiting there before the image runs |
 //! | application | fork server | the same socket | one [`Hello`] with a [`StartRequest`] for each process |
 //! | application | fork server | the same socket | one [`Hello`] that withdraws a process, or asks which are alive |
-//! | fork server | application | the process's own status socket | [`News::Started`] or [`News::Refused`], later [`News::Exited`] |
+//! | fork server | application | the process's own status socket | [`News::Started`] or [`News::Refused`]; later [`News::Exited`], where the kernel does not keep how a process ended |
 //! | process | application | its status socket | [`News::Returned`], before it exits |
 
 use crate::error::TaskError;
@@ -101,6 +101,11 @@ impl Hello {
         }
     }
 
+    /// Takes out what is wanted; a question is left in its place.
+    pub(crate) fn take_role(&mut self) -> Role {
+        std::mem::replace(&mut self.role, Role::Census)
+    }
+
     /// The same greeting to another image.
     pub(crate) fn again(self, nonce: [u8; 16], role: Role) -> Hello {
         Hello {
@@ -154,11 +159,20 @@ pub(crate) struct StartRequest {
     pub(crate) stack_size: Option<u64>,
 }
 
+/// Whence its starter will know how a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum EndIs {
+    /// The kernel keeps it for whoever holds the process's pidfd.
+    Kept,
+    /// Whoever has told of the start tells of the end as well, with [`News::Exited`].
+    Told,
+}
+
 /// What becomes of a process. The payload of `Returned` is the encoded result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum News {
     /// It runs; its pidfd comes along.
-    Started { pid: u32 },
+    Started { pid: u32, end: EndIs },
     /// It could not be started.
     Refused {
         what: String,
@@ -167,7 +181,7 @@ pub(crate) enum News {
     },
     /// Its function has ended.
     Returned(Result<(), TaskError>),
-    /// It has ended, with this wait status.
+    /// It has ended, with this wait status; only where that [is told](EndIs::Told).
     Exited { status: i32 },
 }
 

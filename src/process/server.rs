@@ -3,17 +3,21 @@
 //! | it waits for | then |
 //! |---|---|
 //! | a request of the application | starts a process; answers on that process's status socket |
-//! | an ended child | collects it, and says on its status socket how it ended |
+//! | an ended child, where the kernel does not keep how it ended | collects it, and says so on its status socket |
 //! | the end of the application: its socket closed, or its pidfd readable | kills the daemons, and leaves |
+//!
+//! From Linux 6.15 on the kernel itself collects the children as they end, and keeps how they ended for whoever holds their
+//! pidfds; this process is then not even woken. A child that ends before its pidfd was opened would be lost, and its pid
+//! another's: so from each fork until then they wait to be collected, and are collected here behind that.
 //!
 //! It trusts the application, which is the same program; it never waits for a process that it has started. If it is killed,
 //! the kernel kills the daemons (each has it for its parent), others run on, and the application starts a new server
 //! when it needs one.
 
 use crate::deadline::Deadline;
-use crate::process::enter::{Entrance, REFUSED};
-use crate::process::request::{Hello, News, Role, StartMethod, StartRequest, VARIABLE};
-use crate::sys::fork::{Forked, fork, kill_uncollected, reap_any};
+use crate::process::enter::{self, Entrance, REFUSED};
+use crate::process::request::{EndIs, Hello, News, Role, StartMethod, StartRequest, VARIABLE};
+use crate::sys::fork::{Forked, fork_if_alone, kernel_keeps_ends, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
@@ -27,6 +31,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 #[derive(Debug)]
 struct Server {
@@ -34,23 +39,62 @@ struct Server {
     application: PidFd,
     /// Held by this process and by each non-daemon that it has started.
     lifeline: OwnedFd,
+    /// By their pids. Where the kernel collects them, some may have ended, and their pids be others'.
     children: HashMap<u32, Tracked>,
+    /// How many of them there were after the last look at all of them.
+    kept: usize,
     /// What the application last said; where threads run here, this process's own stays as it was.
     environment: Vec<(OsString, OsString)>,
     /// What this process is held to, and what its children are to be held to beyond that.
     bounds: Bounds,
     beyond: Bounds,
-    news: ChildNews,
+    ends: Ends,
     /// Keeps room for one descriptor; of what, does not matter.
     spare: Option<OwnedFd>,
 }
 
+/// What happens when a child ends.
+#[derive(Debug)]
+enum Ends {
+    /// The kernel collects it, and keeps how it ended.
+    Kept,
+    /// It is collected here, and told of.
+    Told(ChildNews),
+}
+
 #[derive(Debug)]
 struct Tracked {
-    status: OwnedFd,
+    hold: Hold,
     is_daemon: bool,
     name: String,
     path: Vec<u64>,
+}
+
+/// What is held of a child.
+#[derive(Debug)]
+enum Hold {
+    /// Where the kernel collects it: the pid may be another's.
+    Process(PidFd),
+    /// Where it is to be told of here, and collected before: till then the pid is its own.
+    Status(OwnedFd),
+}
+
+impl Tracked {
+    fn kill(&self, pid: u32) {
+        match &self.hold {
+            Hold::Process(process) => drop(process.kill()),
+            Hold::Status(_) => kill_uncollected(pid),
+        }
+    }
+
+    /// Whether it may be alive.
+    fn is_there(&self) -> bool {
+        let now = Deadline::after(Duration::ZERO);
+        match &self.hold {
+            Hold::Process(process) => !readable([process.as_fd()], now).is_ok_and(|[ended]| ended),
+            Hold::Status(_) => true,
+        }
+    }
 }
 
 /// Which process this is after a request.
@@ -76,7 +120,12 @@ impl Server {
     fn prepare(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> io::Result<Server> {
         // Ctrl-C is for the application to answer: this process ends when that one does.
         signal::ignore_interrupts()?;
-        let news = ChildNews::open()?;
+        let ends = if kernel_keeps_ends() {
+            signal::collect_no_children()?;
+            Ends::Kept
+        } else {
+            Ends::Told(ChildNews::open()?)
+        };
         // The application's own streams come along with each request; holding them here would keep a pipe
         // open that the application has closed.
         let null = descriptor::null_device()?;
@@ -84,30 +133,61 @@ impl Server {
         // It holds one for each process, so it takes what it can get.
         let _refused = limits::raise_descriptors();
         identity::name_thread("forkserver")?;
+        enter::warm_up();
         Ok(Server {
             requests,
             application,
             lifeline,
             children: HashMap::new(),
+            kept: 0,
             environment: std::env::vars_os().collect(),
             bounds: Bounds::now(),
             beyond: Bounds::default(),
-            news,
+            ends,
             spare: None,
         })
     }
 
-    /// Returns in the server when the application has ended, and in each forked child at once. What the server holds
-    /// is closed on the way out.
+    /// In a forked child: closes what the server holds. Its memory is left as it is, since what is given back is copied first.
+    fn leave(self) {
+        let Server {
+            requests,
+            application,
+            lifeline,
+            mut children,
+            ends,
+            spare,
+            environment,
+            bounds,
+            beyond,
+            kept: _,
+        } = self;
+        drop((requests, application, lifeline, ends, spare));
+        for (_, child) in children.drain() {
+            let Tracked {
+                hold, name, path, ..
+            } = child;
+            drop(hold);
+            std::mem::forget((name, path));
+        }
+        std::mem::forget((children, environment, bounds, beyond));
+    }
+
+    /// Returns in the server when the application has ended, and in each forked child at once.
     fn run(mut self) -> io::Result<Option<Box<Entrance>>> {
         self.keep_spare();
         loop {
-            let waited_for = [
-                self.requests.as_fd(),
-                self.news.as_fd(),
-                self.application.as_fd(),
-            ];
-            let [request, ended, is_orphan] = readable(waited_for, Deadline::NEVER)?;
+            let requests = self.requests.as_fd();
+            let application = self.application.as_fd();
+            let [request, is_orphan, ended] = match &self.ends {
+                Ends::Kept => {
+                    let [request, is_orphan] = readable([requests, application], Deadline::NEVER)?;
+                    [request, is_orphan, false]
+                }
+                Ends::Told(news) => {
+                    readable([requests, application, news.as_fd()], Deadline::NEVER)?
+                }
+            };
             if ended {
                 self.collect()?;
             }
@@ -119,6 +199,7 @@ impl Server {
                 match received {
                     Ok(Some(record)) => {
                         if let Next::Child(entrance) = self.answer(record) {
+                            self.leave();
                             return Ok(Some(entrance));
                         }
                         self.keep_spare();
@@ -151,11 +232,11 @@ impl Server {
 
     fn answer(&mut self, record: Record<Hello>) -> Next {
         let Record {
-            head,
+            mut head,
             payload,
             descriptors,
         } = record;
-        let mut request = match head.role.clone() {
+        let mut request = match head.take_role() {
             Role::Process(request) => request,
             Role::Withdrawn { path } => {
                 self.kill_withdrawn(&path);
@@ -199,22 +280,28 @@ impl Server {
                 }
             }
         }
-        let must_execute = identity::require_single_thread().is_err();
-        let started = if entrance.request.method == StartMethod::Spawn || must_execute {
-            execute(head, &entrance, self.environment.clone())
-                .map_err(|error| ("executing the program", error))
-        } else {
+        // The pid is the child's own until its pidfd is open.
+        if let Err(error) = self.keep_ended() {
+            refuse(&entrance.status, "the server", &error);
+            return Next::Server;
+        }
+        let forked = match entrance.request.method {
+            StartMethod::Spawn => Ok(None),
             // What is sent to the child before it has its own dispositions waits for these: Ctrl-C, which this process
             // ignores, would be lost there.
-            let forked = AllBlocked::for_this_thread().and_then(|blocked| Ok((blocked, fork()?)));
-            match forked {
-                Ok((blocked, Forked::Child)) => {
-                    std::mem::forget(blocked);
-                    return Next::Child(Box::new(entrance));
-                }
-                Ok((_, Forked::Parent { child })) => Ok(child),
-                Err(error) => Err(("fork", error)),
+            _ => AllBlocked::for_this_thread()
+                .and_then(|blocked| Ok(fork_if_alone()?.map(|forked| (blocked, forked)))),
+        };
+        let started = match forked {
+            Ok(Some((blocked, Forked::Child))) => {
+                // Memory that is given back is memory that is copied first.
+                std::mem::forget((blocked, head, name, path));
+                return Next::Child(Box::new(entrance));
             }
+            Ok(Some((_, Forked::Parent { child }))) => Ok(child),
+            Ok(None) => execute(head, &entrance, self.environment.clone())
+                .map_err(|error| ("executing the program", error)),
+            Err(error) => Err(("fork", error)),
         };
         let status = entrance.status;
         let held = started.and_then(|pid| match PidFd::open(pid) {
@@ -227,7 +314,11 @@ impl Server {
         });
         match held {
             Ok((pid, process)) => {
-                let news = News::Started { pid };
+                let end = match &self.ends {
+                    Ends::Kept => EndIs::Kept,
+                    Ends::Told(_) => EndIs::Told,
+                };
+                let news = News::Started { pid, end };
                 let with = [process.as_fd()];
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
                 if told.is_err_and(|error| !is_gone(&error)) {
@@ -235,8 +326,12 @@ impl Server {
                     // it must not run on; that it has ended is told when there is room again.
                     let _ended = process.kill();
                 }
+                let hold = match end {
+                    EndIs::Kept => Hold::Process(process),
+                    EndIs::Told => Hold::Status(status),
+                };
                 let child = Tracked {
-                    status,
+                    hold,
                     is_daemon,
                     name,
                     path,
@@ -245,18 +340,52 @@ impl Server {
             }
             Err((what, error)) => refuse(&status, what, &error),
         }
+        self.let_ended_go();
         Next::Server
     }
 
-    /// Collects every child that has ended and tells of it.
+    /// Has children that end wait until they are collected.
+    fn keep_ended(&self) -> io::Result<()> {
+        match &self.ends {
+            Ends::Kept => signal::keep_ended_children(),
+            Ends::Told(_) => Ok(()),
+        }
+    }
+
+    /// Has the kernel collect children that end, after those that have ended meanwhile.
+    fn let_ended_go(&mut self) {
+        if let Ends::Told(_) = &self.ends {
+            return;
+        }
+        // It fails for no valid signal.
+        let _set = signal::collect_no_children();
+        while let Ok(Some(_)) = reap_any() {}
+        // So often that each start pays for a few looks on average, however many there are.
+        if self.children.len() > 2 * self.kept + 8 {
+            self.sweep();
+        }
+    }
+
+    /// Lets go of the children that have ended.
+    fn sweep(&mut self) {
+        self.children.retain(|_, child| child.is_there());
+        self.kept = self.children.len();
+    }
+
+    /// Collects every child that has ended and tells of it, or finds that the kernel has collected it.
     fn collect(&mut self) -> io::Result<()> {
-        self.news.clear();
+        let Ends::Told(news) = &self.ends else {
+            self.sweep();
+            return Ok(());
+        };
+        news.clear();
         while let Some((pid, status)) = reap_any()? {
-            if let Some(tracked) = self.children.remove(&pid) {
+            let tracked = self.children.remove(&pid);
+            if let Some(Hold::Status(socket)) = tracked.map(|child| child.hold) {
                 let news = News::Exited {
                     status: status.into_raw(),
                 };
-                let _gone = record::send(tracked.status.as_fd(), &news, &[], &[], Patience::Now);
+                let _gone = record::send(socket.as_fd(), &news, &[], &[], Patience::Now);
             }
         }
         Ok(())
@@ -265,8 +394,8 @@ impl Server {
     /// Kills the process that the application cannot hold. One that was not started is not there.
     fn kill_withdrawn(&self, path: &[u64]) {
         let is_it = |(_, child): &(&u32, &Tracked)| child.path == path;
-        if let Some((&pid, _)) = self.children.iter().find(is_it) {
-            kill_uncollected(pid);
+        if let Some((&pid, child)) = self.children.iter().find(is_it) {
+            child.kill(pid);
         }
     }
 
@@ -285,11 +414,8 @@ impl Server {
     }
 
     fn kill_daemons(&self) {
-        for (&pid, _) in self.children.iter().filter(|(_, child)| child.is_daemon) {
-            // Not collected yet, so that the pid is still this child's.
-            if let Ok(process) = PidFd::open(pid) {
-                let _ended = process.kill();
-            }
+        for (&pid, child) in self.children.iter().filter(|(_, child)| child.is_daemon) {
+            child.kill(pid);
         }
     }
 }

@@ -28,13 +28,24 @@ pub(crate) enum Forked {
 /// Where other threads run in this process: what they hold would stay held in the child for ever.
 pub(crate) fn fork() -> io::Result<Forked> {
     identity::require_single_thread()?;
+    match fork_if_alone()? {
+        Some(forked) => Ok(forked),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// As [`fork`]; `None` where other threads run in this process.
+pub(crate) fn fork_if_alone() -> io::Result<Option<Forked>> {
+    if !identity::has_single_thread()? {
+        return Ok(None);
+    }
     // SAFETY: this is the only thread, as just checked: no lock is held by another, so that the child may go on as any
     // process does.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => Ok(Forked::Child),
-        ForkResult::Parent { child } => Ok(Forked::Parent {
+        ForkResult::Child => Ok(Some(Forked::Child)),
+        ForkResult::Parent { child } => Ok(Some(Forked::Parent {
             child: u32::try_from(child.as_raw()).map_err(io::Error::other)?,
-        }),
+        })),
     }
 }
 
@@ -101,23 +112,31 @@ pub(crate) trait Unseen {
 /// Has `task` run in a child that shares everything with this process, that no `waitpid` sees, and that has ended when this
 /// returns. What the task starts is then nobody's child here.
 pub(crate) fn run_unseen<T: Unseen>(task: &mut T) -> io::Result<()> {
+    clone_unseen(task, 0, &mut -1)
+}
+
+/// As [`run_unseen`], with further flags for the system call, which may fill in `number`.
+fn clone_unseen<T: Unseen>(task: &mut T, further: c_int, number: &mut c_int) -> io::Result<()> {
     extern "C" fn enter<T: Unseen>(task: *mut c_void) -> c_int {
         // SAFETY: the pointer is the task's, which this process alone uses: the thread that lent it waits.
         let task = unsafe { &mut *task.cast::<T>() };
         task.run();
-        0
+        UNSEEN
     }
 
     // Its handlers would run in both processes at once.
     let _blocked = AllBlocked::for_this_thread()?;
     let mut stack = vec![0u128; STACK_WORDS];
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | further;
+    let number: *mut c_int = number;
     let task: *mut T = task;
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the stack grows down from its aligned end and is the child's alone. `CLONE_VFORK` has this thread wait until
     // the child has ended, so that stack and task outlive it; by the trait's contract it leaves no lock held.
-    let result =
-        Errno::result(unsafe { libc::clone(enter::<T>, top.cast(), flags, task.cast::<c_void>()) });
+    // `number` is valid for writing, should the kernel have a pidfd's to tell.
+    let result = Errno::result(unsafe {
+        libc::clone(enter::<T>, top.cast(), flags, task.cast::<c_void>(), number)
+    });
     let pid = result?;
     let mut status = 0;
     // Whoever waits with `__WALL` may have collected it.
@@ -126,6 +145,25 @@ pub(crate) fn run_unseen<T: Unseen>(task: &mut T) -> io::Result<()> {
         Errno::result(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) })
     });
     Ok(())
+}
+
+/// The exit code of a child that runs unseen; not 0, which a kernel that knows nothing might tell.
+const UNSEEN: c_int = 7;
+
+/// Whether the kernel keeps how a process ended that was collected, for whoever holds its pidfd: from Linux 6.15 on. It is
+/// tried with a process that ends at once.
+pub(crate) fn kernel_keeps_ends() -> bool {
+    struct Nothing;
+    impl Unseen for Nothing {
+        fn run(&mut self) {}
+    }
+    let mut number = -1;
+    if clone_unseen(&mut Nothing, libc::CLONE_PIDFD, &mut number).is_err() {
+        return false;
+    }
+    // SAFETY: the kernel has just opened this descriptor for us, close-on-exec.
+    let process = PidFd::adopt(unsafe { OwnedFd::from_raw_fd(number) });
+    process.exit_status().and_then(|status| status.code()) == Some(UNSEEN)
 }
 
 /// 64 KiB.

@@ -1,6 +1,7 @@
 //! What a process is to the kernel: its pid, name, parent, streams, directory, environment, and its end.
 
-use crate::sys::errno::retry;
+use crate::sys::errno::{check, retry};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -24,12 +25,37 @@ impl Rights {
     pub(crate) fn now() -> io::Result<Rights> {
         let users = nix::unistd::getresuid()?;
         let groups = nix::unistd::getresgid()?;
-        let further = nix::unistd::getgroups()?;
+        let further = further_groups()?;
         Ok(Rights {
             users: [users.real, users.effective, users.saved].map(nix::unistd::Uid::as_raw),
             groups: [groups.real, groups.effective, groups.saved].map(nix::unistd::Gid::as_raw),
-            further: further.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+            further,
         })
+    }
+}
+
+/// Straight from the kernel: `nix` reads a file each time, to know how many there may be.
+fn further_groups() -> io::Result<Vec<u32>> {
+    loop {
+        // SAFETY: without room the kernel says how many there are.
+        let count =
+            check(unsafe { libc::syscall(libc::SYS_getgroups, 0, std::ptr::null_mut::<u32>()) })?;
+        let mut groups = vec![0u32; usize::try_from(count).unwrap_or(0)];
+        if groups.is_empty() {
+            return Ok(groups);
+        }
+        // SAFETY: there is room for as many as are asked for.
+        let result =
+            check(unsafe { libc::syscall(libc::SYS_getgroups, groups.len(), groups.as_mut_ptr()) });
+        match result {
+            // There are more by now.
+            Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(count) => {
+                groups.truncate(usize::try_from(count).unwrap_or(0));
+                return Ok(groups);
+            }
+        }
     }
 }
 
@@ -131,10 +157,15 @@ fn is_valid_name(name: &std::ffi::OsStr) -> bool {
     !bytes.is_empty() && !bytes.contains(&b'=') && !bytes.contains(&0)
 }
 
-/// Checks that this process has one thread, by the links of the folder that the kernel keeps for its threads.
-pub(crate) fn require_single_thread() -> io::Result<()> {
+/// Whether this process has one thread, by the links of the folder that the kernel keeps for its threads.
+pub(crate) fn has_single_thread() -> io::Result<bool> {
     let links = retry(|| nix::sys::stat::stat(c"/proc/self/task"))?.st_nlink;
-    if links == 3 {
+    Ok(links == 3)
+}
+
+/// Checks that this process has one thread.
+pub(crate) fn require_single_thread() -> io::Result<()> {
+    if has_single_thread()? {
         Ok(())
     } else {
         Err(io::Error::new(

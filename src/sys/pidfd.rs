@@ -2,9 +2,12 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::{check, retry};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// A process, held by its pidfd: readable when it has ended.
 #[derive(Debug)]
@@ -34,6 +37,21 @@ impl PidFd {
     /// Takes a descriptor that is a pidfd; where it is none, signals through it fail.
     pub(crate) fn adopt(descriptor: OwnedFd) -> PidFd {
         PidFd { descriptor }
+    }
+
+    /// How it ended, as the kernel keeps that for whoever holds it (from Linux 6.15 on); `None` before somebody has collected
+    /// it, and where the kernel does not keep it.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        let mut info = Info {
+            mask: Info::EXIT,
+            ..Info::default()
+        };
+        let number = self.descriptor.as_raw_fd();
+        // SAFETY: the request's number says how large the structure is that it fills in, and this one has that size.
+        let result =
+            retry(|| Errno::result(unsafe { libc::ioctl(number, Info::GET, &raw mut info) }));
+        let is_told = result.is_ok() && info.mask & Info::EXIT != 0;
+        is_told.then(|| ExitStatus::from_raw(info.exit_code))
     }
 
     /// Sends `signal`; a process that has ended is left alone, and that is no error.
@@ -76,6 +94,26 @@ impl PidFd {
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.signal(Signal::SIGKILL)
     }
+}
+
+/// `struct pidfd_info`, as its first version has it.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Info {
+    /// What is asked for, and then, what is there.
+    mask: u64,
+    control_group: u64,
+    /// The ids of the process, its users and its groups.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+impl Info {
+    /// `PIDFD_INFO_EXIT`.
+    const EXIT: u64 = 1 << 3;
+    /// `PIDFD_GET_INFO`: reads and writes a structure of this size; the eleventh of its kind.
+    const GET: libc::Ioctl =
+        (3 << 30 | (size_of::<Info>() as u32) << 16 | 0xff << 8 | 11) as libc::Ioctl;
 }
 
 impl AsFd for PidFd {

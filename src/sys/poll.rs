@@ -21,6 +21,29 @@ pub(crate) fn readable<const N: usize>(
     Ok(polled.map(|descriptor| descriptor.any().unwrap_or(true)))
 }
 
+/// Blocks until `process`, a pidfd, was collected, by whomever, or `deadline` passes; tells whether it was. Kernels before
+/// 6.15 do not tell.
+pub(crate) fn collected(process: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
+    // What is not asked for is told nevertheless: the hang-up.
+    let mut polled = [PollFd::new(process, PollFlags::empty())];
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(polled[0].any().unwrap_or(true))
+}
+
+/// As [`collected`], or until `other` is readable; tells which.
+pub(crate) fn collected_or_readable(
+    process: BorrowedFd<'_>,
+    other: BorrowedFd<'_>,
+    deadline: Deadline,
+) -> io::Result<[bool; 2]> {
+    let mut polled = [
+        PollFd::new(process, PollFlags::empty()),
+        PollFd::new(other, PollFlags::POLLIN),
+    ];
+    retry(|| nix::poll::poll(&mut polled, timeout(deadline)))?;
+    Ok(polled.map(|descriptor| descriptor.any().unwrap_or(true)))
+}
+
 /// Blocks until something can be written to `descriptor`, or its peer is gone.
 pub(crate) fn writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let mut polled = [PollFd::new(descriptor, PollFlags::POLLOUT)];

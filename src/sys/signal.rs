@@ -30,6 +30,19 @@ fn set(signal: Signal, action: SigHandler) -> io::Result<()> {
     Ok(())
 }
 
+/// Has children that end wait to be collected. What is executed or forked begins so.
+pub(crate) fn keep_ended_children() -> io::Result<()> {
+    set(Signal::SIGCHLD, SigHandler::SigDfl)
+}
+
+/// Has the kernel collect each child as it ends, and tell nobody; children that have ended before are there still.
+pub(crate) fn collect_no_children() -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDWAIT, SigSet::empty());
+    // SAFETY: no function of ours is installed, and the former one is not asked to run again.
+    unsafe { nix::sys::signal::sigaction(Signal::SIGCHLD, &action) }?;
+    Ok(())
+}
+
 /// Unblocks every signal for this thread.
 pub(crate) fn unblock_all() -> io::Result<()> {
     Ok(nix::sys::signal::sigprocmask(

@@ -7,6 +7,7 @@ use nix::sys::socket::{
     getsockname, getsockopt, sendmsg, socketpair, sockopt,
 };
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that the kernel carries with one record (`SCM_MAX_FD`).
@@ -99,8 +100,7 @@ pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     patience: Patience,
 ) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut record = vec![0u8; RECORD_MAX];
-    let Some(part) = receive_into(socket, &mut record, patience)? else {
+    let Some((record, part)) = receive_any(socket, patience)? else {
         return Ok(None);
     };
     if part.lost_descriptors {
@@ -112,8 +112,22 @@ pub(crate) fn receive(
             "a record came in part",
         ));
     }
-    record.truncate(part.len);
     Ok(Some((record, part.descriptors)))
+}
+
+/// Receives one record of up to [`RECORD_MAX`] bytes, as far as it came; `None` at the end. Of the memory for it only what
+/// is filled in is touched: in a process that was just forked each page costs.
+pub(crate) fn receive_any(
+    socket: BorrowedFd<'_>,
+    patience: Patience,
+) -> io::Result<Option<(Vec<u8>, Part)>> {
+    let mut record = Vec::with_capacity(RECORD_MAX);
+    let Some(part) = receive_as(socket, record.spare_capacity_mut(), patience.flags())? else {
+        return Ok(None);
+    };
+    // SAFETY: the kernel has filled in so many bytes, for which there was room.
+    unsafe { record.set_len(part.len) };
+    Ok(Some((record, part)))
 }
 
 /// What one record brought.
@@ -133,13 +147,24 @@ pub(crate) fn receive_into(
     record: &mut [u8],
     patience: Patience,
 ) -> io::Result<Option<Part>> {
-    receive_as(socket, record, patience.flags())
+    receive_as(socket, uninit(record), patience.flags())
+}
+
+/// The bytes as a place to be filled in.
+fn uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+    // SAFETY: these are the bytes, borrowed for as long. Nothing but the kernel writes there, and it writes whole bytes.
+    unsafe { std::slice::from_raw_parts_mut(start.cast(), len) }
 }
 
 /// As [`receive_into`], at once and without taking the record away: it and its descriptors are to be had again. After
 /// [`rewind_peeks`], each call looks at the record behind the last.
 pub(crate) fn peek_into(socket: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<Option<Part>> {
-    receive_as(socket, record, Patience::Now.flags() | MsgFlags::MSG_PEEK)
+    receive_as(
+        socket,
+        uninit(record),
+        Patience::Now.flags() | MsgFlags::MSG_PEEK,
+    )
 }
 
 /// Has [`peek_into`] look at the first record next. This is a property of the socket, in whichever process.
@@ -161,7 +186,7 @@ pub(crate) fn rewind_peeks(socket: BorrowedFd<'_>) -> io::Result<()> {
 
 fn receive_as(
     socket: BorrowedFd<'_>,
-    record: &mut [u8],
+    record: &mut [MaybeUninit<u8>],
     flags: MsgFlags,
 ) -> io::Result<Option<Part>> {
     // Words, so that it is aligned for the headers that the kernel writes there.

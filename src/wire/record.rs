@@ -115,8 +115,7 @@ pub(crate) fn receive_or_first<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     first: &mut Option<OwnedFd>,
 ) -> io::Result<Option<Record<T>>> {
-    let mut bytes = vec![0; RECORD_MAX];
-    let Some(part) = socket::receive_into(socket, &mut bytes, Patience::Now)? else {
+    let Some((bytes, part)) = socket::receive_any(socket, Patience::Now)? else {
         return Ok(None);
     };
     if part.lost_descriptors {
@@ -126,7 +125,6 @@ pub(crate) fn receive_or_first<T: DeserializeOwned>(
     if part.is_cut {
         return Err(torn());
     }
-    bytes.truncate(part.len);
     read(bytes, part.descriptors).map(Some)
 }
 

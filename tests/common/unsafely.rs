@@ -133,6 +133,63 @@ pub(crate) fn become_nobody() {
     nix::sys::prctl::set_dumpable(true).unwrap();
 }
 
+/// Has the kernel refuse this thread, and all that it starts, to tell how a process ended by its pidfd, as kernels before 6.15
+/// do.
+pub(crate) fn hide_kept_ends() {
+    const GET_INFO: u32 = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let load = |offset| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    };
+    let pass_if = |value, skipped_else| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: skipped_else,
+        k: value,
+    };
+    let answer = |answer| libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: answer,
+    };
+    // The call's number stands first, its second argument in the fourth word pair.
+    let mut program = [
+        load(0),
+        pass_if(libc::SYS_ioctl as u32, 3),
+        load(24),
+        pass_if(GET_INFO, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    nix::sys::prctl::set_no_new_privs().unwrap();
+    // SAFETY: the filter and its program are valid for reading as long as the call lasts.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// Whether the kernel keeps how a process ended for who holds its pidfd: from 6.15 on, unless that is hidden.
+pub(crate) fn are_ends_kept() -> bool {
+    let release = nix::sys::utsname::uname().unwrap();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
+}
+
 /// Sends records through every socket that this process has until each takes no more.
 pub(crate) fn fill_sockets() {
     for number in 3..64 {

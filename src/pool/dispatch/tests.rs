@@ -2,6 +2,7 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
+use super::{Dispatcher, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
@@ -88,4 +89,26 @@ fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
         deaths += 1;
         assert!(deaths < 100);
     }
+}
+
+#[test]
+fn a_worker_lacks_items_only_while_it_would_be_given_some() {
+    let mut dispatcher = Dispatcher::new(2);
+    assert!(!dispatcher.lacks_items(), "none is there");
+    dispatcher.up(0);
+    assert!(dispatcher.lacks_items());
+    let job = dispatcher.open(Terms::default());
+    dispatcher.submit(job, 0, 0, 2);
+    dispatcher.feed(&mut Vec::new());
+    assert!(!dispatcher.lacks_items());
+    // What it passes over comes first, however long that takes: nothing is sent before.
+    dispatcher.revoked(0, 1);
+    assert_eq!(
+        dispatcher.finished(0, 1, 1).map(|piece| piece.count),
+        Some(1)
+    );
+    assert!(!dispatcher.lacks_items());
+    assert!(dispatcher.skipped(0, 1));
+    dispatcher.close(job, &mut Vec::new());
+    assert!(dispatcher.lacks_items());
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure is what is looked for")]
 
 use super::*;
+use std::collections::HashMap;
 
 /// A worker as the dispatcher's promises describe it: it begins items in order, as far as it is permitted.
 #[derive(Debug, Default)]

@@ -1,0 +1,94 @@
+//! What the dispatcher is told and what it says: pieces of work, the terms of a job, what became of a worker.
+
+/// The work in a piece, by what is known of the items.
+const PIECE_NANOS: f64 = 1_000_000.0;
+/// What an item is believed to take as long as nothing is known: long enough not to be followed by many.
+pub(crate) const UNKNOWN_NANOS: f64 = 1e9;
+
+pub(crate) type JobId = u64;
+
+/// Consecutive items of one batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) job: JobId,
+    pub(crate) batch: u64,
+    /// The first item's place in the batch, and in the job's input.
+    pub(crate) start: usize,
+    pub(crate) item: usize,
+    pub(crate) count: usize,
+    /// How often its first item was tried before.
+    pub(crate) attempts: u32,
+    pub(crate) deaths: u32,
+    /// What it was believed to take when it was sent.
+    pub(crate) nanos: f64,
+}
+
+impl Piece {
+    /// Cuts off the first `count` items.
+    pub(crate) fn split_front(&mut self, count: usize) -> Piece {
+        let front = Piece { count, ..*self };
+        self.start += count;
+        self.item += count;
+        self.count -= count;
+        self.deaths = 0;
+        self.attempts = 0;
+        front
+    }
+}
+
+/// What the driver is to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Send the piece to the worker.
+    Send { worker: usize, piece: Piece },
+    /// Take back from the worker what it has not begun, all or half of it, and say how much that was
+    /// (`Dispatcher::revoked`).
+    Revoke { worker: usize, all: bool },
+    /// It has done as many items as it may: have another one take its place.
+    Retire { worker: usize },
+}
+
+/// How a worker came to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// By itself, or by somebody else's hand, at the item that is so many items from its next one.
+    At(usize),
+    /// Likewise, at no item.
+    Between,
+    /// We killed it, over the item that is so many items from its next one.
+    KilledAt(usize),
+    /// We killed it, and no item is to be charged.
+    Killed,
+}
+
+/// What a job's items are to be handled by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Terms {
+    /// Which function: what its items took before is where the estimate starts.
+    pub(crate) function: u64,
+    /// Items in a piece; as many as seem best where nothing is said.
+    pub(crate) piece_items: Option<usize>,
+    /// Whether the caller waits for all outcomes, and for none before the others.
+    pub(crate) is_collected: bool,
+    /// How long an item may take.
+    pub(crate) limit_nanos: Option<u64>,
+    /// How often an item is tried again.
+    pub(crate) retries: u32,
+}
+
+/// What is to be done about a worker whose first item may have taken too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// Its item's limit has passed.
+    Item,
+    /// It has not begun the item for very long.
+    Stuck,
+}
+
+/// How many items make a piece.
+pub(crate) fn piece_items(nanos_per_item: Option<f64>) -> usize {
+    match nanos_per_item {
+        None => 1,
+        Some(nanos) => (PIECE_NANOS / nanos.max(0.1)).max(1.0) as usize,
+    }
+}

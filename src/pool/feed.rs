@@ -1,0 +1,198 @@
+//! What goes to the workers: pieces, as the dispatcher decides, what is taken back, and that we sleep.
+
+use crate::pool::dispatch::{Action, Piece};
+use crate::pool::floor::{Floor, Pending, Sink};
+use crate::pool::hired::Body;
+use crate::pool::protocol::{Permission, Share, to_worker};
+use crate::shm::Spin;
+use crate::sys::clock;
+use crate::wire::Header;
+use std::sync::Arc;
+
+impl Floor {
+    /// Decides who gets what, and sends as much of it as the rings take.
+    pub(crate) fn feed(&mut self) {
+        if self.dispatcher.has_limits() {
+            self.dispatcher.tick(clock::monotonic_nanos());
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        loop {
+            let has_submitted = !self.waiting.is_empty() && self.submit_waiting();
+            self.dispatcher.feed(&mut actions);
+            let may_go_on = has_submitted && !actions.is_empty();
+            let has_taken_back = self.carry_out(&mut actions);
+            if !has_taken_back && !may_go_on {
+                break;
+            }
+        }
+        self.actions = actions;
+        if !self.dispatcher.has_workers() && !self.jobs.is_empty() {
+            self.break_if_deserted();
+        }
+        self.staff.send_queued();
+    }
+
+    /// Submits calls that wait, as far as more are wanted; returns whether there were any.
+    fn submit_waiting(&mut self) -> bool {
+        let mut has_submitted = false;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&id| {
+            self.dispatcher.complete(id, false);
+            let Some(items_max) = self.dispatcher.demand(id) else {
+                return self.jobs.contains_key(&id);
+            };
+            let Some(Sink::Calls(stream)) = self.jobs.get_mut(&id).map(|job| &mut job.sink) else {
+                return false;
+            };
+            let taken = stream.take_arguments(items_max);
+            let is_waiting = stream.is_waiting();
+            // When none wait, those that are ready are shared out.
+            self.dispatcher.complete(id, !is_waiting);
+            if let Some((item, batch)) = taken {
+                has_submitted = true;
+                self.submit(id, item, batch);
+            }
+            is_waiting
+        });
+        waiting.append(&mut self.waiting);
+        self.waiting = waiting;
+        has_submitted
+    }
+
+    /// Does what the dispatcher has decided; returns whether there may be more to decide now.
+    pub(crate) fn carry_out(&mut self, actions: &mut Vec<Action>) -> bool {
+        let mut has_changed = false;
+        for action in actions.drain(..) {
+            match action {
+                Action::Send { worker, piece } => self.send(worker, piece),
+                Action::Revoke { worker, all } => has_changed |= self.revoke(worker, all),
+                Action::Retire { worker } => {
+                    self.retire(worker);
+                    has_changed = true;
+                }
+            }
+        }
+        has_changed
+    }
+
+    fn send(&mut self, index: usize, piece: Piece) {
+        let Some(job) = self.jobs.get(&piece.job) else {
+            return;
+        };
+        let Some(Pending { batch, .. }) = job.batches.get(&piece.batch) else {
+            return;
+        };
+        let Some(worker) = self.staff.worker(index) else {
+            return;
+        };
+        if let Some(captures) = &job.plan.captures {
+            if worker.known.insert(piece.job) {
+                let words = [piece.job, 0, 0, 0];
+                let header = Header {
+                    kind: to_worker::CAPTURES,
+                    words,
+                    ..Header::default()
+                };
+                worker.queue(header, Body::Captures(Arc::clone(captures)));
+            }
+        }
+        let lane = u64::from(batch.lane().to_bits());
+        let words = [piece.job, worker.sent, lane, job.plan.function.to_bits()];
+        let count = u32::try_from(piece.count).unwrap_or(u32::MAX);
+        let kind = match job.plan.settings.limit {
+            Some(_) => to_worker::TIMED,
+            None => to_worker::CHUNK,
+        };
+        let header = Header {
+            kind,
+            count,
+            words,
+            ..Header::default()
+        };
+        let range = piece.start..piece.start + piece.count;
+        self.books.workers[index].bytes_sent += batch.slice(range.clone()).len() as u64;
+        worker.sent += piece.count as u64;
+        Permission(worker.link.shared_word()).extend(piece.count);
+        worker.queue(header, Body::Items(Arc::clone(batch), range));
+    }
+
+    /// Takes back what a worker has not begun; returns whether that was anything.
+    pub(crate) fn revoke(&mut self, index: usize, all: bool) -> bool {
+        let held = self.dispatcher.items_with(index);
+        let skips = self.dispatcher.skips(index) as u64;
+        let Some(worker) = self.staff.worker(index) else {
+            return false;
+        };
+        let permitted = worker.sent - skips;
+        let share = if all {
+            Share::All
+        } else {
+            Share::Half {
+                kept: worker.items_in_transfer(),
+            }
+        };
+        match Permission(worker.link.shared_word()).revoke(permitted, held, share) {
+            None => {
+                self.staff.dismiss(index);
+                false
+            }
+            Some(0) => false,
+            Some(count) => {
+                self.dispatcher.revoked(index, count);
+                true
+            }
+        }
+    }
+
+    /// Spins until a worker that has items has shown something; returns whether one has.
+    pub(crate) fn spin_for_news(&mut self, spin: &mut Spin) -> bool {
+        let Floor {
+            staff, dispatcher, ..
+        } = self;
+        let slots = staff.slots_mut();
+        spin.until(|| {
+            slots.iter_mut().enumerate().any(|(index, slot)| {
+                dispatcher.is_busy(index)
+                    && slot
+                        .worker
+                        .as_mut()
+                        .is_some_and(|worker| worker.link.has_data())
+            })
+        })
+    }
+
+    /// Tells the workers that have something to do, and have not been told, that we sleep; returns whether there is no
+    /// need to sleep.
+    pub(crate) fn announce_sleep(&mut self) -> bool {
+        let Floor {
+            staff, dispatcher, ..
+        } = self;
+        let mut is_ready = false;
+        for index in 0..staff.slots().len() {
+            is_ready |= staff.watch_for_room(index);
+        }
+        for (index, slot) in staff.slots_mut().iter_mut().enumerate() {
+            let Some(worker) = &mut slot.worker else {
+                continue;
+            };
+            let waits_for_room = worker.room_wanted() > 0;
+            if worker.is_announced {
+                // What waits for room came after we began to sleep.
+                is_ready |= waits_for_room;
+            } else if dispatcher.is_busy(index) || waits_for_room {
+                is_ready |= worker.announce_sleep(dispatcher.unhurried_items(index));
+            }
+        }
+        is_ready
+    }
+
+    /// Tells the workers that we are awake.
+    pub(crate) fn wake_up(&mut self) {
+        for slot in self.staff.slots_mut() {
+            if let Some(worker) = &mut slot.worker {
+                worker.is_announced = false;
+                worker.link.wake_up();
+            }
+        }
+    }
+}

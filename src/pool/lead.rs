@@ -1,0 +1,152 @@
+//! Who does a pool's work, and when: any number of threads call, one of them leads.
+//!
+//! **Who drives.** Of the callers that wait for something, one *leads*: it takes in what the workers sent, for everybody,
+//! feeds them, and sleeps until there is news. The others wait until the leader has something for them or stops leading,
+//! and then one of them leads. A caller never holds the lock while it runs the user's code (iterators, serde) or sleeps.
+//!
+//! Nobody waits for an asynchronous call at first. So the first such call starts the pool's own thread, which ends with the
+//! pool. It completes asynchronous calls, and leads while some are under way and nobody else does. It takes no signals.
+//!
+//! | who | under the lock | without it |
+//! |---|---|---|
+//! | opens a job, submits a batch, makes a call | queues it, sends what the rings take | pulls and encodes items |
+//! | leads | receives, feeds, sends, kills, buries and replaces workers | sleeps until a doorbell, a death, a deadline, or another caller's `Wake` |
+//! | waits while another leads | | sleeps on the condition variable `followers` |
+//! | the pool's thread, while another leads or no call is under way | | sleeps on the condition variable `chores` |
+//! | the pool's thread, when calls have ended | takes them | runs callbacks, wakes who waits for these calls |
+//!
+//! **What wakes a sleeping leader:** a worker that shows results (its link says that we sleep), a worker's end (its socket
+//! closes, its pidfd is readable), the next time limit, and a caller that changed what the leader sleeps for. A caller that
+//! gave work to a worker says in that worker's link that we sleep, in the leader's place, so that it need not wake it.
+//!
+//! **What wakes the pool's thread:** whoever stops leading while calls are under way; whoever leads and has taken in the end
+//! of a call; whoever makes a call while nobody leads. If it leads itself, it sleeps as a leader does. A callback that waits
+//! for another call of this pool would wait for its own thread: there, the wait goes on with that thread's work instead.
+
+use crate::deadline::Deadline;
+use crate::pool::dispatch::JobId;
+use crate::pool::plan::{Supply, Turn};
+use crate::pool::shared::{Core, Shared};
+use crate::sys::{clock, limits};
+use parking_lot::MutexGuard;
+use std::time::{Duration, Instant};
+
+/// The number under which the wake-up descriptor is watched; workers have smaller ones.
+pub(crate) const WAKE: u64 = u64::MAX;
+
+/// Whether a call waits for something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    /// Without spinning first: nobody waits for this one, and others want the lock.
+    Sleep,
+    Now,
+}
+
+impl Shared {
+    /// Finds out what the caller of `job` does next, and leads if nobody does.
+    pub(crate) fn turn(&self, job: JobId, supply: Supply, patience: Patience) -> Turn {
+        let mut core = self.core.lock();
+        let mut has_led = false;
+        loop {
+            if let Some(turn) = core.floor.turn_of(job, supply) {
+                break if has_led {
+                    self.hand_over(&core, turn)
+                } else {
+                    turn
+                };
+            }
+            if patience == Patience::Now && (has_led || core.has_leader) {
+                break self.hand_over(&core, Turn::Nothing);
+            }
+            if core.has_leader {
+                core.followers += 1;
+                self.followers.wait(&mut core);
+                core.followers -= 1;
+                continue;
+            }
+            has_led = true;
+            self.lead(&mut core, patience, Deadline::NEVER);
+        }
+    }
+
+    /// Leads for one round, in which it sleeps until `limit` at most.
+    pub(crate) fn lead(
+        &self,
+        core: &mut MutexGuard<'_, Core>,
+        patience: Patience,
+        limit: Deadline,
+    ) {
+        core.has_leader = true;
+        let has_news = core.floor.pump();
+        if core.floor.has_finished() {
+            self.chores.notify_one();
+        }
+        if !has_news && patience != Patience::Now {
+            self.rest(core, patience, limit);
+        }
+        core.has_leader = false;
+        self.notify_followers(core);
+        // Whoever was woken needs the lock, and news may come faster than this thread would ever give it up.
+        MutexGuard::bump(core);
+    }
+
+    /// Leaves the lead to the pool's thread, if there is anything that it has to lead for.
+    fn hand_over(&self, core: &Core, turn: Turn) -> Turn {
+        if core.calls > 0 && !core.has_leader {
+            self.chores.notify_one();
+        }
+        turn
+    }
+
+    pub(crate) fn notify_followers(&self, core: &Core) {
+        if core.followers > 0 {
+            self.followers.notify_all();
+        }
+    }
+
+    /// Waits until there is news: spins if a processor is free for that, then sleeps.
+    fn rest(&self, core: &mut MutexGuard<'_, Core>, patience: Patience, limit: Deadline) {
+        core.floor.staff().settle();
+        let Core { floor, spin, .. } = &mut **core;
+        let may_spin = patience == Patience::Wait && !floor.keeps_busy(limits::processors());
+        if may_spin && floor.spin_for_news(spin) {
+            return;
+        }
+        let mut news = std::mem::take(&mut core.news);
+        news.clear();
+        // The pool's thread has these to complete; whoever else leads has woken it, and gives up the lock by sleeping.
+        let has_chores = patience == Patience::Sleep && core.floor.has_finished();
+        if !core.floor.announce_sleep() && !has_chores && !core.is_over {
+            core.is_asleep = true;
+            core.sleeps_until = core.floor.next_deadline();
+            let deadline = until(core.sleeps_until, limit);
+            let watch = &self.watch;
+            let start = Instant::now();
+            // It fails only where the set itself is gone; then the next round looks again.
+            let _ready = MutexGuard::unlocked(core, || watch.wait(&mut news, deadline));
+            core.is_asleep = false;
+            core.spin.learn(start.elapsed());
+        }
+        core.floor.wake_up();
+        for &number in &news {
+            if number == WAKE {
+                self.wake.clear();
+            } else {
+                core.floor.staff().hear(number);
+            }
+        }
+        core.news = news;
+    }
+}
+
+/// A moment of the monotonic clock, or `limit` if that is sooner.
+fn until(moment: Option<u64>, limit: Deadline) -> Deadline {
+    match moment {
+        None => limit,
+        Some(moment) => {
+            let left = moment.saturating_sub(clock::monotonic_nanos());
+            limit.or_after(Duration::from_nanos(left))
+        }
+    }
+}
