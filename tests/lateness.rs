@@ -75,6 +75,10 @@ fn what_does_not_come_is_waited_for_in_time() {
         let (_guard, result) = condition.wait_timeout(lock.lock().unwrap(), LIMIT).unwrap();
         assert!(result.timed_out());
     });
+    assert_in_time("Condition, while", || {
+        let waited = condition.wait_timeout_while(lock.lock().unwrap(), LIMIT, |()| true);
+        assert!(waited.unwrap().1.timed_out());
+    });
     let barrier = Barrier::new(2).unwrap();
     assert_in_time("Barrier", || {
         assert!(barrier.wait_timeout(LIMIT).unwrap_err().is_timeout());
@@ -97,6 +101,9 @@ fn messages_and_room_are_waited_for_in_time() {
         assert!(queue.get_timeout(LIMIT).unwrap_err().is_timeout());
     });
     queue.put(1).unwrap();
+    assert_in_time("Queue, joining", || {
+        assert!(queue.join_timeout(LIMIT).unwrap_err().is_timeout());
+    });
     assert_in_time("Queue, putting", || {
         assert!(queue.put_timeout(2, LIMIT).unwrap_err().is_timeout());
     });

@@ -10,11 +10,12 @@ use common::{
     LONG_LIMIT, assert_crash_by_signal, assert_serves, each_method, each_method_alone, kill_hard,
     pool,
 };
-use multiprocess::{AsyncResult, TaskErrorKind};
+use multiprocess::{AsyncResult, Event, TaskError, TaskErrorKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -360,6 +361,71 @@ each_method!(
         assert_eq!(job.map_async(0..10_usize, |n| n).get().unwrap().len(), 10);
         assert_eq!(job.map(0..3_usize, |n| n).unwrap(), [0, 1, 2]);
         assert_eq!(total.load(Ordering::SeqCst), 48);
+    }
+);
+
+each_method!(
+    callbacks_that_each_wait_for_a_call_are_nested_to_a_bound,
+    |method| {
+        thread_local! {
+            static DEPTH: Cell<usize> = const { Cell::new(0) };
+        }
+        let pool = Arc::new(pool(method, 1));
+        let (used, deepest) = (Arc::clone(&pool), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&deepest);
+        let job = pool.job().on_done(move |result: &Result<u32, TaskError>| {
+            DEPTH.set(DEPTH.get() + 1);
+            seen.fetch_max(DEPTH.get(), Ordering::Relaxed);
+            let number = *result.as_ref().unwrap();
+            // Its own call has no callback, and can be completed at any depth.
+            assert_eq!(
+                used.apply_async(number, |n: u32| n + 1).get(),
+                Ok(number + 1)
+            );
+            DEPTH.set(DEPTH.get() - 1);
+        });
+        let calls: Vec<_> = (0..5000_u32).map(|n| job.apply_async(n, |n| n)).collect();
+        for (number, call) in (0..).zip(calls) {
+            assert_eq!(call.get(), Ok(number));
+        }
+        let deepest = deepest.load(Ordering::Relaxed);
+        println!("callbacks were nested {deepest} deep");
+        assert!((1..=17).contains(&deepest), "{deepest}");
+    }
+);
+
+each_method!(
+    a_callback_that_is_waited_for_is_run_at_any_depth,
+    |method| {
+        // The callback of each call waits for the call made after it, so that forty of them are one in the other; those of
+        // others in between wait till there is room.
+        const CALLS: usize = 40;
+        let pool = pool(method, 1);
+        let gate = Event::new().unwrap();
+        let first = pool
+            .with(gate.clone())
+            .apply_async((), |gate, ()| gate.wait());
+        let calls: Arc<Mutex<BTreeMap<usize, AsyncResult<usize>>>> = Arc::default();
+        let mut others = Vec::new();
+        for number in 0..CALLS {
+            let later = Arc::clone(&calls);
+            let job = pool.job().on_done(move |_: &Result<usize, TaskError>| {
+                let next = later.lock().unwrap().remove(&(number + 1));
+                assert!(next.is_none_or(|next| next.get() == Ok(number + 1)));
+            });
+            let call = job.apply_async(number, |n: usize| n);
+            calls.lock().unwrap().insert(number, call);
+            let other = pool.job().on_done(|_: &Result<usize, TaskError>| ());
+            others.push(other.apply_async(number, |n: usize| n));
+        }
+        let outermost = calls.lock().unwrap().remove(&0).unwrap();
+        gate.set();
+        first.get().unwrap();
+        assert_eq!(outermost.get(), Ok(0));
+        for (number, other) in others.into_iter().enumerate() {
+            assert_eq!(other.get(), Ok(number));
+        }
+        assert!(calls.lock().unwrap().is_empty());
     }
 );
 

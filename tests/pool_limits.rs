@@ -251,6 +251,29 @@ each_method!(
     }
 );
 
+each_method_alone!(
+    an_item_is_ended_in_time_though_nobody_asks_for_the_next_one,
+    |method| {
+        let pool = pool(method, 1);
+        let workers = pool.worker_pids();
+        let job = pool.job().timeout(Duration::from_millis(200)).chunk_size(1);
+        let mut results = job.imap([0_u64, 600, 0, 600], |seconds| {
+            sleep(Duration::from_secs(seconds))
+        });
+        assert_eq!(results.next().unwrap(), Ok(()));
+        // The caller does something else; nobody leads. A worker that was waited for is known to the kernel no more.
+        let is_there = |pid: u32| std::fs::exists(format!("/proc/{pid}")).unwrap();
+        while is_there(workers[0]) {
+            sleep(Duration::from_millis(5));
+        }
+        let outcomes: Vec<_> = results
+            .map(|result| result.map_err(|error| error.is_timeout()))
+            .collect();
+        assert_eq!(outcomes, [Err(true), Ok(()), Err(true)]);
+        assert_serves(&pool);
+    }
+);
+
 each_method_alone!(large_items_do_not_pile_up, LONG_LIMIT, |method| {
     let pool = pool(method, 2);
     // What is done waits for its turn behind an item that takes longer, and is small.

@@ -184,7 +184,9 @@ each_method!(
 #[cfg(feature = "log")]
 mod events {
     use super::*;
+    use std::cell::Cell;
     use std::fmt::{Debug, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
@@ -247,5 +249,75 @@ mod events {
         ] {
             assert!(told.contains(words), "{words}\nis not in\n{told}");
         }
+    });
+
+    thread_local! {
+        static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Uses a pool whenever it is told anything.
+    struct Asks {
+        pool: Arc<Mutex<Option<Arc<multiprocess::Pool>>>>,
+        answers: Arc<AtomicUsize>,
+    }
+
+    impl Asks {
+        fn ask(&self) {
+            let pool = self.pool.lock().unwrap().clone();
+            // What it is told of its own calls is not asked about.
+            let pool = pool.filter(|_| !IS_ASKING.replace(true));
+            if let Some(pool) = pool {
+                assert_eq!(pool.apply(20_u64, |n| n + 1), Ok(21));
+                assert!(!pool.stats().functions().is_empty());
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                IS_ASKING.set(false);
+            }
+        }
+    }
+
+    impl Subscriber for Asks {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("multiprocess")
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            self.ask();
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.ask();
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+
+        fn try_close(&self, _: Id) -> bool {
+            self.ask();
+            true
+        }
+    }
+
+    each_method!(who_listens_may_use_the_pool_itself, |method| {
+        let (shared, answers) = (Arc::default(), Arc::default());
+        let asks = Asks {
+            pool: Arc::clone(&shared),
+            answers: Arc::clone(&answers),
+        };
+        tracing::subscriber::with_default(asks, || {
+            let pool = Arc::new(pool(method, 1));
+            *shared.lock().unwrap() = Some(Arc::clone(&pool));
+            let dies = |_: u64| kill_hard(std::process::id());
+            assert!(pool.job().retries(1).apply(1, dies).unwrap_err().is_crash());
+            assert_eq!(pool.map(0..100_u64, |n| n).unwrap().len(), 100);
+            // The span of each of the two is opened and closed; one is tried again and fails, and two workers have ended.
+            assert!(answers.load(Ordering::Relaxed) >= 8, "{answers:?}");
+            *shared.lock().unwrap() = None;
+        });
     });
 }

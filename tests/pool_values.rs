@@ -399,3 +399,53 @@ each_method_alone!(map_and_apply_report_a_bad_value_as_imap_does, |method| {
     assert_eq!(kinds, expected);
     assert_serves(&pool);
 });
+
+/// Contains itself, and is made so deep that no stack can hold it; encoded without any.
+#[derive(Debug)]
+struct Deep(u32);
+
+#[derive(Deserialize)]
+struct Chain(Option<Box<Chain>>);
+
+impl Serialize for Deep {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeTuple;
+        let levels = usize::try_from(self.0).unwrap();
+        let mut tuple = serializer.serialize_tuple(levels + 1)?;
+        for _ in 0..levels {
+            tuple.serialize_element(&1_u8)?;
+        }
+        tuple.serialize_element(&0_u8)?;
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Deep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut chain = Chain::deserialize(deserializer)?;
+        let mut levels = 0;
+        while let Some(next) = chain.0 {
+            chain = *next;
+            levels += 1;
+        }
+        Ok(Deep(levels))
+    }
+}
+
+each_method_alone!(
+    a_value_that_is_nested_too_deeply_is_that_items_error,
+    |method| {
+        const TOO_DEEP: u32 = 8 << 20;
+        let pool = pool(method, 2);
+        assert_eq!(pool.apply(Deep(20), |deep| deep).unwrap().0, 20);
+        let results = pool.imap([1, TOO_DEEP, 2], Deep);
+        let kinds: Vec<_> = results
+            .map(|result| result.map(|deep| deep.0).map_err(|e| e.kind()))
+            .collect();
+        assert_eq!(kinds, [Ok(1), Err(TaskErrorKind::ResultDecoding), Ok(2)]);
+        let error = pool.apply(Deep(TOO_DEEP), |deep| deep.0).unwrap_err();
+        assert_eq!(error.kind(), TaskErrorKind::ArgumentDecoding, "{error}");
+        assert!(error.to_string().contains("nested"), "{error}");
+        assert_serves(&pool);
+    }
+);

@@ -8,7 +8,9 @@ mod common;
 use common::alone::{in_own_process, mark, test_path};
 use common::census::{family, poll, process};
 use common::meet::{Ear, Gate, pass, say};
-use common::unsafely::{are_ends_kept, exit_at_once, hide_kept_ends};
+use common::unsafely::{
+    DIES_HALF_WAY, are_ends_kept, exit_at_once, hide_kept_ends, set_environment, unset_environment,
+};
 use common::{LIMIT, assert_serves, clean, each_method_alone, kill_hard, pid_of, pool};
 use multiprocess::{Process, StartMethod, active_children};
 use nix::sys::signal::{Signal, kill};
@@ -194,6 +196,32 @@ fn an_heir_collects_what_the_server_has_left() {
                 let _: Process<()> = child;
                 assert_eq!(start(method, 1, |n: i32| n).join().unwrap(), 1);
             });
+        }
+    });
+}
+
+#[test]
+fn a_server_that_dies_between_start_and_word_has_started_one_process_and_no_second() {
+    let name = "a_server_that_dies_between_start_and_word_has_started_one_process_and_no_second";
+    in_own_process(&test_path(module_path!(), name), LIMIT, || {
+        for (is_daemon, method) in [
+            (true, StartMethod::ForkServer),
+            (false, StartMethod::ForkServer),
+        ] {
+            let servers = tempfile::NamedTempFile::new().unwrap();
+            set_environment(DIES_HALF_WAY, servers.path().to_str().unwrap());
+            let builder = Process::builder().start_method(method).daemon(is_daemon);
+            let error = builder.spawn((), |()| ()).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("may have begun"), "{error}");
+            // Each of them would have started it once more.
+            let born = std::fs::read_to_string(servers.path()).unwrap();
+            assert_eq!(born.lines().count(), 1, "{error}");
+            unset_environment(DIES_HALF_WAY);
+            assert_eq!(start(method, 1, |n: i32| n).join().unwrap(), 1);
+            for server in self::servers() {
+                kill_hard(server);
+                poll(LIMIT, || process(server), Option::is_none);
+            }
         }
     });
 }

@@ -65,6 +65,7 @@ enum Stage {
 pub(crate) struct Call {
     state: Mutex<State>,
     is_done: Condvar,
+    has_callback: bool,
     /// Readable when it is done; made for whoever waits for descriptors.
     bell: OnceLock<Wake>,
 }
@@ -78,6 +79,7 @@ struct State {
 impl Call {
     pub(crate) fn new(finish: Option<Finish>) -> Call {
         Call {
+            has_callback: finish.is_some(),
             state: Mutex::new(State {
                 stage: Stage::UnderWay,
                 finish,
@@ -86,6 +88,10 @@ impl Call {
             is_done: Condvar::new(),
             bell: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn has_callback(&self) -> bool {
+        self.has_callback
     }
 
     /// Runs the callback, makes the result visible and wakes whoever waits. Called once, without any lock of the pool's.

@@ -30,12 +30,15 @@ impl Driver {
         let failed = |error| Error::io("cannot watch the workers of a pool", error);
         let wake = Wake::new().map_err(failed)?;
         let watch = staff.watch();
+        let diary = Arc::clone(staff.diary());
+        let _teller = diary.teller();
         watch.add(wake.descriptor(), WAKE).map_err(failed)?;
         let core = Core {
             floor: Floor::start(staff, items_max)?,
             has_leader: false,
             is_asleep: false,
             sleeps_until: None,
+            keeps_until: None,
             followers: 0,
             calls: 0,
             thread: None,
@@ -52,6 +55,7 @@ impl Driver {
             completing: Mutex::default(),
             wake,
             watch,
+            diary: Arc::clone(&diary),
         };
         Ok(Driver {
             shared: Arc::new(shared),
@@ -68,6 +72,7 @@ impl Driver {
 
     /// The workers' pids, after those that have ended meanwhile have been replaced.
     pub(crate) fn pids(&self) -> Vec<u32> {
+        let _teller = self.shared.diary.teller();
         let mut core = self.shared.core.lock();
         if !core.has_leader && self.shared.owner == identity::pid() {
             core.floor.look_for_ends();
@@ -92,6 +97,7 @@ impl Driver {
         self.shared
             .check_owner()
             .map_err(|error| Error::refused("cannot join a pool", error.to_string()))?;
+        let _teller = self.shared.diary.teller();
         let mut core = self.shared.core.lock();
         core.is_closed = true;
         if core.is_own_thread() {
@@ -115,6 +121,7 @@ impl Drop for Driver {
         if shared.owner != identity::pid() {
             return;
         }
+        let _teller = shared.diary.teller();
         let mut core = shared.core.lock();
         core.is_closed = true;
         core.is_over = true;

@@ -183,7 +183,7 @@ impl Floor {
         let id = self.dispatcher.open(terms);
         let job = Job {
             bar: Bar::new(plan.settings.label.as_deref(), plan.total),
-            span: Span::of_job(id, plan.name),
+            span: Span::of_job(self.staff.diary(), id, plan.name),
             plan,
             batches: HashMap::new(),
             bytes_ahead: 0,

@@ -12,8 +12,8 @@ use std::fmt;
 ///
 /// An item that panics, crashes its worker, or cannot be encoded or decoded is an error of that item alone. A worker that
 /// dies is replaced, and the pool serves the next call. Any number of threads may use one pool at once. The caller's own
-/// thread does the pool's work while it waits: the pool starts a thread of its own only for asynchronous calls, with the
-/// first of them.
+/// thread does the pool's work while it waits: the pool starts a thread of its own only for asynchronous calls, and for time
+/// limits of items whose caller runs something else meanwhile, with the first of them.
 ///
 /// Dropping a pool kills its workers and waits until they are gone, as [`terminate`](Pool::terminate) does; if the program
 /// dies in any other way, they die with it.

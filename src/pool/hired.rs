@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::pool::dispatch::JobId;
 use crate::pool::protocol::to_worker;
 use crate::process::{Child, NotStarted, Starting};
+use crate::sys::step::step;
 use crate::wire::batch::Batch;
 use crate::wire::value::Packed;
 use crate::wire::{Header, Link, LinkError, Sent};
@@ -179,8 +180,10 @@ impl Worker {
             let (bytes, descriptors) = (front.body.bytes(), front.body.descriptors());
             let link = &mut self.link;
             if !link.try_send(&front.header, bytes, descriptors, &mut front.sent)? {
+                step!("pool::send::part");
                 break;
             }
+            step!("pool::send::put");
             self.outgoing.pop_front();
         }
         self.link.flush()

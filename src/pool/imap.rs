@@ -107,7 +107,8 @@ impl<'pool> Stream<'pool> {
         I: Iterator<Item: Portable> + 'pool,
     {
         let items = Items::new(items);
-        let state = match Opened::open(driver, spec, false, items.total()) {
+        let opened = Opened::open(driver, spec, false, items.total());
+        let state = match opened.and_then(Opened::kept) {
             Ok(job) => State::Open {
                 job,
                 source: Box::new(items),

@@ -4,15 +4,16 @@
 //! feeds them, and sleeps until there is news. The others wait until the leader has something for them or stops leading,
 //! and then one of them leads. A caller never holds the lock while it runs the user's code (iterators, serde) or sleeps.
 //!
-//! Nobody waits for an asynchronous call at first. So the first such call starts the pool's own thread, which ends with the
-//! pool. It completes asynchronous calls, and leads while some are under way and nobody else does. It takes no signals.
+//! Nobody waits for an asynchronous call at first, and the caller of an iterator with a time limit may be anywhere. So the
+//! first such call starts the pool's own thread, which ends with the pool. It completes asynchronous calls, and leads while
+//! some are under way and nobody else does; and it keeps the time limits while nobody leads. It takes no signals.
 //!
 //! | who | under the lock | without it |
 //! |---|---|---|
 //! | opens a job, submits a batch, makes a call | queues it, sends what the rings take | pulls and encodes items |
 //! | leads | receives, feeds, sends, kills, buries and replaces workers | sleeps until a doorbell, a death, a deadline, or another caller's `Wake` |
 //! | waits while another leads | | sleeps on the condition variable `followers` |
-//! | the pool's thread, while another leads or no call is under way | | sleeps on the condition variable `chores` |
+//! | the pool's thread, while another leads or no call is under way | | sleeps on the condition variable `chores`, until the next time limit: if nobody leads then, it looks |
 //! | the pool's thread, when calls have ended | takes them | runs callbacks, wakes who waits for these calls |
 //!
 //! **What wakes a sleeping leader:** a worker that shows results (its link says that we sleep), a worker's end (its socket
@@ -20,8 +21,9 @@
 //! gave work to a worker says in that worker's link that we sleep, in the leader's place, so that it need not wake it.
 //!
 //! **What wakes the pool's thread:** whoever stops leading while calls are under way; whoever leads and has taken in the end
-//! of a call; whoever makes a call while nobody leads. If it leads itself, it sleeps as a leader does. A callback that waits
-//! for another call of this pool would wait for its own thread: there, the wait goes on with that thread's work instead.
+//! of a call; whoever makes a call while nobody leads; whoever leaves a time limit that is sooner than it would look. If it leads itself, it sleeps as a leader does. A callback that waits
+//! for another call of this pool would wait for its own thread: there, the wait goes on with that thread's work instead,
+//! with other callbacks too; but no more than `NESTED_MAX` such waits deep, so that the stack does not end.
 
 use crate::deadline::Deadline;
 use crate::pool::dispatch::JobId;
@@ -46,6 +48,7 @@ pub(crate) enum Patience {
 impl Shared {
     /// Finds out what the caller of `job` does next, and leads if nobody does.
     pub(crate) fn turn(&self, job: JobId, supply: Supply, patience: Patience) -> Turn {
+        let _teller = self.diary.teller();
         let mut core = self.core.lock();
         let mut has_led = false;
         loop {
@@ -82,19 +85,27 @@ impl Shared {
         if core.floor.has_finished() {
             self.chores.notify_one();
         }
-        if !has_news && patience != Patience::Now {
+        let has_to_tell = self.diary.has_some();
+        if !has_news && !has_to_tell && patience != Patience::Now {
             self.rest(core, patience, limit);
         }
         core.has_leader = false;
         self.notify_followers(core);
-        // Whoever was woken needs the lock, and news may come faster than this thread would ever give it up.
-        MutexGuard::bump(core);
+        if has_to_tell {
+            // What listens may use this pool: it finds that nobody leads.
+            MutexGuard::unlocked(core, || self.diary.tell());
+        } else {
+            // Whoever was woken needs the lock, and news may come faster than this thread would ever give it up.
+            MutexGuard::bump(core);
+        }
     }
 
     /// Leaves the lead to the pool's thread, if there is anything that it has to lead for.
     fn hand_over(&self, core: &Core, turn: Turn) -> Turn {
         if core.calls > 0 && !core.has_leader {
             self.chores.notify_one();
+        } else {
+            self.find_keeper(core);
         }
         turn
     }
@@ -141,7 +152,7 @@ impl Shared {
 }
 
 /// A moment of the monotonic clock, or `limit` if that is sooner.
-fn until(moment: Option<u64>, limit: Deadline) -> Deadline {
+pub(crate) fn until(moment: Option<u64>, limit: Deadline) -> Deadline {
     match moment {
         None => limit,
         Some(moment) => {

@@ -46,9 +46,10 @@ impl Spec {
 /// A job that is closed when its caller has what it wants, or leaves in any other way.
 #[derive(Debug)]
 pub(crate) struct Opened<'pool> {
-    shared: &'pool Shared,
+    shared: &'pool Arc<Shared>,
     id: u64,
     in_flight: Option<usize>,
+    has_limit: bool,
 }
 
 impl<'pool> Opened<'pool> {
@@ -59,13 +60,23 @@ impl<'pool> Opened<'pool> {
         total: Option<usize>,
     ) -> Result<Opened<'pool>, TaskError> {
         let in_flight = spec.settings.in_flight;
+        let has_limit = spec.settings.limit.is_some();
         let shared = driver.shared();
         let id = shared.open(spec.plan(is_collected, total)?)?;
         Ok(Opened {
             shared,
             id,
             in_flight,
+            has_limit,
         })
+    }
+
+    /// Its caller runs code of the user's between its turns: has time limits be kept meanwhile.
+    pub(crate) fn kept(self) -> Result<Self, TaskError> {
+        if self.has_limit {
+            self.shared.keep_limits()?;
+        }
+        Ok(self)
     }
 
     pub(crate) fn turn(&self, supply: Supply, patience: Patience) -> Turn {
@@ -126,7 +137,7 @@ where
     R: Portable,
 {
     let mut items = Items::new(items.into_iter());
-    let job = Opened::open(driver, spec, true, items.total())?;
+    let job = Opened::open(driver, spec, true, items.total())?.kept()?;
     let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
     let mut ordered = Ordered::default();
     let (mut submitted, mut told, mut is_exhausted) = (0, 0, false);

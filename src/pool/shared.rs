@@ -6,6 +6,7 @@ use crate::pool::call::{Call, Raw};
 use crate::pool::dispatch::JobId;
 use crate::pool::floor::Floor;
 use crate::pool::plan::Plan;
+use crate::pool::trace::Diary;
 use crate::shm::Spin;
 use crate::sys::identity;
 use crate::sys::poll::{Wake, Watch};
@@ -24,9 +25,18 @@ pub(crate) struct Shared {
     pub(crate) followers: Condvar,
     pub(crate) chores: Condvar,
     /// What the pool's thread has taken to complete. Nobody else looks at it.
-    pub(crate) completing: Mutex<VecDeque<(Arc<Call>, Raw)>>,
+    pub(crate) completing: Mutex<Ended>,
     pub(crate) wake: Wake,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) diary: Arc<Diary>,
+}
+
+/// Calls that have ended, with what became of them, in the order in which they are completed.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Whose callbacks are left to a wait further out, since as many as may be nested are.
+    pub(crate) put_off: VecDeque<(Arc<Call>, Raw)>,
+    pub(crate) next: VecDeque<(Arc<Call>, Raw)>,
 }
 
 #[derive(Debug)]
@@ -36,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) is_asleep: bool,
     /// The time limit that the leader, if it sleeps, wakes for.
     pub(crate) sleeps_until: Option<u64>,
+    /// The time limit that the pool's thread, if it waits for others to lead, wakes for.
+    pub(crate) keeps_until: Option<u64>,
     pub(crate) followers: usize,
     /// Asynchronous calls that have not been completed.
     pub(crate) calls: usize,
@@ -70,6 +82,7 @@ impl Shared {
 
     /// Opens a job.
     pub(crate) fn open(&self, plan: Plan) -> Result<JobId, TaskError> {
+        let _teller = self.diary.teller();
         let mut core = self.check_open()?;
         let id = core.floor.open(plan)?;
         self.after_change(&mut core);
@@ -78,6 +91,7 @@ impl Shared {
 
     /// Takes in a batch of a job's items and sends what the workers want of it.
     pub(crate) fn submit(&self, job: JobId, item: usize, batch: Batch) {
+        let _teller = self.diary.teller();
         let mut core = self.core.lock();
         core.floor.submit(job, item, batch);
         core.floor.feed();
@@ -91,6 +105,7 @@ impl Shared {
 
     /// Drops a job, whatever is left of it.
     pub(crate) fn close(&self, job: JobId) {
+        let _teller = self.diary.teller();
         let mut core = self.core.lock();
         core.floor.close(job);
         core.floor.feed();
@@ -107,6 +122,7 @@ impl Shared {
         if self.check_owner().is_err() {
             return;
         }
+        let _teller = self.diary.teller();
         let mut core = self.core.lock();
         if !core.is_over {
             core.floor.cancel(job, item);
@@ -120,17 +136,21 @@ impl Shared {
             self.rouse(core);
             return;
         }
+        self.find_keeper(core);
         if !core.is_asleep {
             return;
         }
-        let next = core.floor.next_deadline();
-        let is_sooner = match (next, core.sleeps_until) {
-            (Some(next), Some(until)) => next < until,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
+        let is_sooner = is_sooner(core.floor.next_deadline(), core.sleeps_until);
         if core.floor.announce_sleep() || is_sooner {
             self.wake.ring();
+        }
+    }
+
+    /// Where nobody leads, the pool's thread keeps the time limits: has it look again, if it would do so too late.
+    pub(crate) fn find_keeper(&self, core: &Core) {
+        let is_kept = core.has_leader || core.thread.is_none();
+        if !is_kept && is_sooner(core.floor.next_deadline(), core.keeps_until) {
+            self.chores.notify_one();
         }
     }
 
@@ -147,5 +167,14 @@ impl Core {
     pub(crate) fn is_own_thread(&self) -> bool {
         let own = self.thread.as_ref().map(|thread| thread.thread().id());
         own == Some(thread::current().id())
+    }
+}
+
+/// Whether something is to happen before the moment that somebody wakes for.
+fn is_sooner(next: Option<u64>, until: Option<u64>) -> bool {
+    match (next, until) {
+        (Some(next), Some(until)) => next < until,
+        (Some(_), None) => true,
+        (None, _) => false,
     }
 }

@@ -6,11 +6,12 @@ use crate::pool::dispatch::JobId;
 use crate::pool::hired::{Body, RING, State, Worker};
 use crate::pool::place::{End, Setup, Slot};
 use crate::pool::protocol::to_worker;
-use crate::pool::trace;
+use crate::pool::trace::Diary;
 use crate::pool::worker::describe_worker;
 use crate::process::{self, Echo, NotStarted, Order, StartMethod};
 use crate::sys::limits;
 use crate::sys::poll::Watch;
+use crate::sys::step::step;
 use crate::wire::{Header, Link};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(crate) struct Staff {
     setup: Option<Setup>,
     /// Whether it failed because the server died, and not because the system refused.
     is_server_lost: bool,
+    /// What is to be told of all this.
+    diary: Arc<Diary>,
 }
 
 /// How many workers are tried in a row for jobs that have none left.
@@ -57,11 +60,16 @@ impl Staff {
             last_tries: 0,
             setup,
             is_server_lost: false,
+            diary: Arc::default(),
         })
     }
 
     pub(crate) fn watch(&self) -> Arc<Watch> {
         Arc::clone(&self.watch)
+    }
+
+    pub(crate) fn diary(&self) -> &Arc<Diary> {
+        &self.diary
     }
 
     pub(crate) fn slots(&self) -> &[Slot] {
@@ -103,8 +111,9 @@ impl Staff {
             variables: Vec::new(),
             stack_size: None,
         };
-        trace::worker_starts(&name);
+        self.diary.worker_starts(&name);
         let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
+        step!("pool::hire::asked");
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         slot.has_ended = false;
@@ -115,6 +124,7 @@ impl Staff {
             setup.send(&mut worker);
         }
         slot.worker = Some(worker);
+        step!("pool::hire::watched");
         Ok(())
     }
 
@@ -267,8 +277,9 @@ impl Staff {
                 child.exit_status()
             }
         };
+        step!("pool::bury::ended");
         let name = format!("{}-{}", self.name, index + 1);
-        trace::worker_ended(&name, pid, status);
+        self.diary.worker_ended(&name, pid, status);
         Some(End {
             pid,
             status,
@@ -343,6 +354,7 @@ impl Staff {
             self.watch.remove(link.news());
             // It ends when its link does.
             drop(link);
+            step!("pool::dismiss::closed");
             let child = match process {
                 State::Running(child) => Some(child),
                 State::Starting(starting) => starting.and_then(|starting| starting.wait().ok()),

@@ -4,6 +4,7 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::protocol::{Permission, from_worker, to_worker};
 use crate::sys::function::{self, Body, FunctionId};
 use crate::sys::identity::exit_now;
+use crate::sys::step::step;
 use crate::sys::{clock, limits};
 use crate::task::{Arguments, Call, Callable, Captures, Chunk, Ended, Returned, drop_worker_state};
 use crate::wire::batch::Lane;
@@ -99,6 +100,7 @@ impl Worker {
                 to_worker::CAPTURES => {
                     let packed = Captures::Packed(message.body, message.descriptors);
                     self.captures.insert(job, packed);
+                    step!("worker::captures::kept");
                 }
                 to_worker::FORGET => {
                     if let Some(captures) = self.captures.remove(&job) {
@@ -130,6 +132,7 @@ impl Worker {
             }
         });
         let _closed = io::stdout().flush();
+        step!("worker::setup::done");
         match done {
             Ok(()) => self.tell(from_worker::READY, 0, [0; 4], &[], &[])?,
             Err(error) => self.tell(from_worker::UNFIT, 0, [0; 4], &encode(&error), &[])?,
@@ -169,6 +172,7 @@ impl Worker {
                 let quota = if is_timed { 1 } else { self.pace.quota() };
                 let wanted = quota.min(chunk.left());
                 claimed = Permission(self.link.shared_word()).claim(chunk.ticket(), wanted);
+                step!("worker::take::claimed");
             }
             if claimed == 0 {
                 self.tell(
@@ -192,6 +196,7 @@ impl Worker {
             }
             let start = Instant::now();
             let ended = entry(&mut chunk);
+            step!("worker::work::run");
             let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let run = (chunk.ticket() - first) as usize;
             claimed = claimed.saturating_sub(run);
@@ -235,7 +240,9 @@ impl Worker {
         }
         // The parent may have said that it need not be woken for each. It says so before it looks once more and sleeps, so
         // its word is read after the outcomes are shown: either it sees these, or this sees what it said last.
+        step!("worker::tell::put");
         self.link.flush_silently();
+        step!("worker::tell::shown");
         if failed || ticket >= self.link.peer_note() {
             self.link.flush()?;
         }

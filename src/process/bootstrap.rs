@@ -7,11 +7,13 @@
 //! | the variable, and anything else | a word on standard error, and the end: a program that was started as a child must not run `main` |
 
 use crate::process::enter::{Entrance, REFUSED};
+use crate::process::ledger::Ledger;
 use crate::process::request::{Hello, Role, VARIABLE};
 use crate::process::server;
 use crate::sys::identity::{self, exit_now};
 use crate::sys::pidfd::PidFd;
 use crate::sys::socket::{self, Patience};
+use crate::sys::step::step;
 use crate::sys::{descriptor, hook, signal};
 use crate::wire::record::{self, Record};
 use std::io;
@@ -73,21 +75,22 @@ fn serve() -> ! {
     };
     match accept(number, nonce) {
         Err(error) => refuse(&error.to_string()),
-        Ok(Accepted::Server(socket, application, lifeline)) => {
-            server::serve(socket, application, lifeline)
+        Ok(Accepted::Server(socket, application, lifeline, ledger)) => {
+            server::serve(socket, application, lifeline, ledger)
         }
         Ok(Accepted::Process(entrance)) => entrance.run(),
     }
 }
 
 enum Accepted {
-    Server(OwnedFd, PidFd, OwnedFd),
+    Server(OwnedFd, PidFd, OwnedFd, Ledger),
     Process(Box<Entrance>),
 }
 
 fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let socket = socket::adopt_inherited(number)?;
+    step!("child::accept::adopted");
     descriptor::fill_streams()?;
     let record: Record<Hello> =
         record::receive(socket.as_fd(), Patience::Now)?.ok_or_else(|| invalid("nobody greets"))?;
@@ -104,10 +107,11 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
     match head.role {
         Role::Server { application: _ } => {
             let mut descriptors = descriptors.into_iter();
-            match (descriptors.next(), descriptors.next()) {
-                (Some(application), Some(lifeline)) => {
+            match (descriptors.next(), descriptors.next(), descriptors.next()) {
+                (Some(application), Some(lifeline), Some(ledger)) => {
                     let application = PidFd::adopt(application);
-                    Ok(Accepted::Server(socket, application, lifeline))
+                    let ledger = Ledger::adopt(ledger)?;
+                    Ok(Accepted::Server(socket, application, lifeline, ledger))
                 }
                 _ => Err(invalid("whose server is not said")),
             }
@@ -121,6 +125,7 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
             };
             let entrance =
                 Entrance::of(*request, rest).ok_or_else(|| invalid("descriptors are missing"))?;
+            step!("child::accept::greeted");
             Ok(Accepted::Process(Box::new(entrance)))
         }
     }

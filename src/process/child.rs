@@ -13,10 +13,12 @@
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::process::family;
+use crate::process::ledger::Taken;
 use crate::process::request::{EndIs, Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::{collected, collected_or_readable, readable};
 use crate::sys::socket::{self, Patience};
+use crate::sys::step::step;
 use crate::sys::{fork, identity, limits};
 use crate::task::Arrived;
 use crate::wire::record;
@@ -44,6 +46,9 @@ pub(crate) enum Teller {
     Server {
         process: Arc<PidFd>,
         requests: Arc<OwnedFd>,
+        /// Whether it has taken the request of this number in.
+        taken: Arc<Taken>,
+        number: u64,
         /// By which place in the family it knows the process.
         path: Vec<u64>,
     },
@@ -54,6 +59,27 @@ impl Teller {
     fn process(&self) -> &PidFd {
         match self {
             Teller::Server { process, .. } | Teller::Minder(process) => process,
+        }
+    }
+
+    /// Why there is no process, where it died before it told of one.
+    fn died_over(&self, operation: String) -> NotStarted {
+        let ended = self.process().exit_status();
+        let how = ended.map_or(String::new(), |status| format!(" ({status})"));
+        match self {
+            // Nothing was started for it, and nothing will be.
+            Teller::Server { taken, number, .. } if !taken.has(*number) => {
+                let why = format!("the fork server died{how} before it took the request in");
+                NotStarted::ServerDied(Error::refused(operation, why))
+            }
+            Teller::Server { .. } => {
+                let why = format!("the fork server died over it{how}; the process may have begun");
+                NotStarted::Refused(Error::refused(operation, why))
+            }
+            Teller::Minder(_) => {
+                let why = format!("its minder died over it{how}; the process may have begun");
+                NotStarted::Refused(Error::refused(operation, why))
+            }
         }
     }
 
@@ -179,6 +205,7 @@ impl Starting {
             }
         }
         let (pid, process, end_is, returned) = result?;
+        step!("launcher::started::told");
         match &self.teller {
             Teller::Server { .. } => family::note(&self.name, pid, &process),
             Teller::Minder(minder) => family::note_minded(minder, pid),
@@ -219,15 +246,7 @@ impl Starting {
                     let error = Error::limit(operation(), error, limit);
                     return Err(NotStarted::Refused(error));
                 }
-                Ok(None) => {
-                    let error = Error::refused(operation(), "the fork server died over it");
-                    // One that has returned must not run again.
-                    return Err(if returned.is_some() {
-                        NotStarted::Refused(error)
-                    } else {
-                        NotStarted::ServerDied(error)
-                    });
-                }
+                Ok(None) => return Err(self.teller.died_over(operation())),
                 Ok(Some(mut news)) => match (news.head, news.descriptors.pop()) {
                     // A process that is quick may have returned before the server tells of it.
                     (News::Returned(result), last) => {
@@ -280,8 +299,7 @@ impl Starting {
                 if readable([self.status.as_fd()], patience).is_ok_and(|[news]| news) {
                     return Ok(());
                 }
-                let why = "the fork server died over it";
-                return Err(NotStarted::Refused(Error::refused(operation(), why)));
+                return Err(self.teller.died_over(operation()));
             }
             // Should somebody have stopped it: it is needed.
             let _ended = teller.resume();

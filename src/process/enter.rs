@@ -5,6 +5,7 @@ use crate::process::current::{self, Identity};
 use crate::process::request::{Echo, News, StartRequest};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::socket::{Patience, is_gone};
+use crate::sys::step::step;
 use crate::sys::{descriptor, function, limits, signal};
 use crate::task::{self, Call, Returned};
 use crate::wire::record::{self, Record};
@@ -80,11 +81,13 @@ impl Entrance {
             eprintln!("multiprocess: {said}");
             exit_now(REFUSED)
         }
+        step!("child::enter::settled");
         let Some(entry) = function::resolve::<Call, Returned>(request.function) else {
             eprintln!("multiprocess: the function to run is not in this program");
             exit_now(REFUSED)
         };
         become_one(request.identity, request.echo);
+        step!("child::enter::ready");
         let code = perform(entry, call, request.stack_size, status);
         std::process::exit(code)
     }
@@ -126,6 +129,7 @@ pub(crate) fn give_back(returned: Returned, status: OwnedFd) -> i32 {
         Ok(packed) => (News::Returned(Ok(())), packed),
         Err(error) => (News::Returned(Err(error)), Packed::default()),
     };
+    step!("child::return::run");
     let descriptors: Vec<BorrowedFd<'_>> =
         payload.descriptors.iter().map(|one| one.as_fd()).collect();
     let told = record::send(
@@ -135,6 +139,7 @@ pub(crate) fn give_back(returned: Returned, status: OwnedFd) -> i32 {
         &descriptors,
         Patience::Wait,
     );
+    step!("child::return::told");
     // Nobody may be there to hear it: the handle was dropped, or the parent has ended. Anything else is told in a record that
     // needs no descriptor and no memory file.
     if let Err(error) = told.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) }) {

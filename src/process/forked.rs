@@ -35,6 +35,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll::{is_hung_up, readable};
 use crate::sys::signal::{self, AllBlocked};
 use crate::sys::socket::{self, Patience, is_gone};
+use crate::sys::step::step;
 use crate::wire::record;
 use parking_lot::Mutex;
 use std::io;
@@ -104,6 +105,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
     // No handler of the application's runs in the minder.
     let blocked = AllBlocked::for_this_thread()?;
     if let ForkedUnseen::Parent { child } = fork::fork_unseen()? {
+        step!("fork::application::forked");
         let minder = Arc::new(child);
         family::note_minder(&identity.name, identity.is_daemon, &minder);
         return Ok(Starting::by_minder(
@@ -120,6 +122,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
     }
     // Else a child whose end the application ignores would be collected by nobody, and nothing known of it.
     signal::reset_all();
+    step!("fork::minder::begun");
     let minder = identity::pid();
     match fork::fork() {
         Ok(Forked::Parent { child }) => mind(child, &theirs, &applications),
@@ -132,6 +135,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
             if identity.is_daemon && identity::die_with_parent(minder).is_err() {
                 exit_now(REFUSED)
             }
+            step!("fork::child::begun");
             drop((status, spare, applications));
             hold_on(identity.is_daemon);
             exit_now(run(theirs))
@@ -161,6 +165,7 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
             exit_now(REFUSED)
         }
     };
+    step!("fork::minder::held");
     let news = News::Started {
         pid: child,
         end: EndIs::Told,
@@ -177,6 +182,7 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
         // run on.
         let _ended = process.kill();
     }
+    step!("fork::minder::told");
     // Whatever the application closes must be closed, though this process goes on.
     let needed = [status.as_fd(), process.as_fd(), application.as_fd()];
     descriptor::close_all_but(needed);
@@ -194,6 +200,7 @@ fn mind(child: u32, status: &OwnedFd, application: &PidFd) -> ! {
         exit_now(0)
     }
     if let Some(ended) = fork::wait_for(child) {
+        step!("fork::minder::reaped");
         let news = News::Exited {
             status: ended.into_raw(),
         };

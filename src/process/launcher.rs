@@ -8,6 +8,7 @@ use crate::process::current::{self, DEPTH_MAX, Identity};
 use crate::process::enter::{self, REFUSED};
 use crate::process::family;
 use crate::process::forked;
+use crate::process::ledger::Taken;
 use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
 use crate::process::server::inviting;
 use crate::sys::identity::{self, Rights, exit_now};
@@ -15,6 +16,7 @@ use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::socket::{Patience, is_gone};
+use crate::sys::step::step;
 use crate::sys::{descriptor, exec, fork, signal, socket};
 use crate::task::Call;
 use crate::task::Callable;
@@ -47,6 +49,9 @@ struct Server {
     requests: Arc<OwnedFd>,
     /// Closed at its other end when the server and all non-daemons that it has started have ended.
     lifeline: OwnedFd,
+    /// Which requests it has taken in, and how many were made.
+    taken: Arc<Taken>,
+    asked: u64,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     bounds: Option<Bounds>,
@@ -245,6 +250,7 @@ pub(crate) fn start(
     };
     let name = identity.name.clone();
     let request = StartRequest {
+        number: 0,
         identity,
         method: order.method,
         echo: order.echo,
@@ -283,6 +289,8 @@ pub(crate) fn start(
                 let teller = Teller::Server {
                     process: Arc::clone(&server.process),
                     requests: Arc::clone(&server.requests),
+                    taken: Arc::clone(&server.taken),
+                    number: server.asked,
                     path,
                 };
                 return Ok(Starting::by_server(name, status, teller, spare));
@@ -367,24 +375,29 @@ impl Server {
         let (requests, theirs) = socket::record_pair()?;
         let hello = Hello::new(nonce, Role::Server { application: owner });
         let (lifeline, held) = socket::pipe()?;
+        let (taken, ledger) = Taken::open()?;
         record::send(
             requests.as_fd(),
             &hello,
             &[],
-            &[ourselves.as_fd(), held.as_fd()],
+            &[ourselves.as_fd(), held.as_fd(), ledger.as_fd()],
             Patience::Wait,
         )?;
+        step!("launcher::server::greeted");
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
         let process = exec::ourselves_apart(&exec::Start {
             environment: &inviting(environment.clone(), &theirs, nonce),
             socket: theirs.as_fd(),
         })?;
+        step!("launcher::server::executed");
         Ok(Server {
             owner,
             process: Arc::new(process),
             requests: Arc::new(requests),
             lifeline,
+            taken: Arc::new(taken),
+            asked: 0,
             environment,
             directory,
             bounds: None,
@@ -431,6 +444,9 @@ impl Server {
         let streams = descriptor::streams();
         request.streams = streams.map(|stream| stream.is_some());
         request.has_directory = opened.is_some();
+        // A number that is not sent is used by nobody.
+        self.asked += 1;
+        request.number = self.asked;
 
         let mut all = vec![status.as_fd()];
         all.extend(streams.iter().flatten());
@@ -444,6 +460,7 @@ impl Server {
             &all,
             Patience::Wait,
         )?;
+        step!("launcher::request::sent");
         self.environment = environment;
         self.bounds = bounds;
         Ok(())

@@ -2,6 +2,7 @@
 
 mod current;
 pub(crate) mod request;
+mod ledger;
 mod family;
 mod child;
 pub(crate) mod enter;

@@ -137,6 +137,8 @@ impl Hello {
 /// directory, if it comes along; the lifeline, likewise; and those of the arguments.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StartRequest {
+    /// Counts the requests to one server, from 1.
+    pub(crate) number: u64,
     pub(crate) identity: Identity,
     pub(crate) method: StartMethod,
     pub(crate) echo: Echo,

@@ -16,6 +16,7 @@
 
 use crate::deadline::Deadline;
 use crate::process::enter::{self, Entrance, REFUSED};
+use crate::process::ledger::Ledger;
 use crate::process::request::{EndIs, Hello, News, Role, StartMethod, StartRequest, VARIABLE};
 use crate::sys::fork::{Forked, fork_if_alone, kernel_keeps_ends, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
@@ -24,6 +25,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::signal::{self, AllBlocked, ChildNews};
 use crate::sys::socket::{self, Patience, is_gone};
+use crate::sys::step::{is_on_older_kernel, step};
 use crate::sys::{descriptor, exec};
 use crate::wire::record::{self, Record};
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ struct Server {
     application: PidFd,
     /// Held by this process and by each non-daemon that it has started.
     lifeline: OwnedFd,
+    ledger: Ledger,
     /// By their pids. Where the kernel collects them, some may have ended, and their pids be others'.
     children: HashMap<u32, Tracked>,
     /// How many of them there were after the last look at all of them.
@@ -104,8 +107,9 @@ enum Next {
 }
 
 /// Serves the application on `requests` until it ends, then ends as well. Each child leaves by its own way.
-pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> ! {
-    let child = match Server::prepare(requests, application, lifeline).and_then(Server::run) {
+pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd, ledger: Ledger) -> ! {
+    let prepared = Server::prepare(requests, application, lifeline, ledger);
+    let child = match prepared.and_then(Server::run) {
         Ok(Some(child)) => child,
         Ok(None) => exit_now(0),
         Err(error) => {
@@ -117,10 +121,15 @@ pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) ->
 }
 
 impl Server {
-    fn prepare(requests: OwnedFd, application: PidFd, lifeline: OwnedFd) -> io::Result<Server> {
+    fn prepare(
+        requests: OwnedFd,
+        application: PidFd,
+        lifeline: OwnedFd,
+        ledger: Ledger,
+    ) -> io::Result<Server> {
         // Ctrl-C is for the application to answer: this process ends when that one does.
         signal::ignore_interrupts()?;
-        let ends = if kernel_keeps_ends() {
+        let ends = if kernel_keeps_ends() && !is_on_older_kernel() {
             signal::collect_no_children()?;
             Ends::Kept
         } else {
@@ -133,11 +142,13 @@ impl Server {
         // It holds one for each process, so it takes what it can get.
         let _refused = limits::raise_descriptors();
         identity::name_thread("forkserver")?;
+        step!("server::prepare::ready");
         enter::warm_up();
         Ok(Server {
             requests,
             application,
             lifeline,
+            ledger,
             children: HashMap::new(),
             kept: 0,
             environment: std::env::vars_os().collect(),
@@ -154,6 +165,7 @@ impl Server {
             requests,
             application,
             lifeline,
+            ledger,
             mut children,
             ends,
             spare,
@@ -162,6 +174,8 @@ impl Server {
             beyond,
             kept: _,
         } = self;
+        // Its memory is not here.
+        std::mem::forget(ledger);
         drop((requests, application, lifeline, ends, spare));
         for (_, child) in children.drain() {
             let Tracked {
@@ -198,6 +212,7 @@ impl Server {
                 let received = record::receive_or_first::<Hello>(self.requests.as_fd(), &mut first);
                 match received {
                     Ok(Some(record)) => {
+                        step!("server::request::received");
                         if let Next::Child(entrance) = self.answer(record) {
                             self.leave();
                             return Ok(Some(entrance));
@@ -248,6 +263,7 @@ impl Server {
             }
             Role::Server { .. } => return Next::Server,
         };
+        self.ledger.mark(request.number);
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
         let (name, path) = (request.identity.name.clone(), request.identity.path.clone());
@@ -303,6 +319,7 @@ impl Server {
                 .map_err(|error| ("executing the program", error)),
             Err(error) => Err(("fork", error)),
         };
+        step!("server::start::started");
         let status = entrance.status;
         let held = started.and_then(|pid| match PidFd::open(pid) {
             Ok(process) => Ok((pid, process)),
@@ -320,7 +337,9 @@ impl Server {
                 };
                 let news = News::Started { pid, end };
                 let with = [process.as_fd()];
+                step!("server::start::held");
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
+                step!("server::start::told");
                 if told.is_err_and(|error| !is_gone(&error)) {
                     // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so
                     // it must not run on; that it has ended is told when there is room again.
@@ -360,6 +379,7 @@ impl Server {
         // It fails for no valid signal.
         let _set = signal::collect_no_children();
         while let Ok(Some(_)) = reap_any() {}
+        step!("server::start::let_go");
         // So often that each start pays for a few looks on average, however many there are.
         if self.children.len() > 2 * self.kept + 8 {
             self.sweep();
@@ -385,7 +405,9 @@ impl Server {
                 let news = News::Exited {
                     status: status.into_raw(),
                 };
+                step!("server::collect::reaped");
                 let _gone = record::send(socket.as_fd(), &news, &[], &[], Patience::Now);
+                step!("server::collect::told");
             }
         }
         Ok(())

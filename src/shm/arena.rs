@@ -17,6 +17,7 @@ use crate::shm::known::Known;
 use crate::sys::file::{Identity, identity};
 use crate::sys::forks::Stretch;
 use crate::sys::memory::{Mapping, SealedMemory};
+use crate::sys::part::{Kept, Part};
 use crate::sys::step::step;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ const LARGEST_SMALL: usize = 16 << 10;
 /// An object's place in shared memory; clones are the same place.
 #[derive(Clone)]
 pub(crate) struct Slot {
-    place: Arc<Place>,
+    place: Kept<Place>,
 }
 
 struct Place {
@@ -46,6 +47,12 @@ struct Place {
     /// When it was taken, where it may be free again.
     taken: Option<Stretch>,
     has_travelled: AtomicBool,
+}
+
+impl AsRef<Mapping> for Place {
+    fn as_ref(&self) -> &Mapping {
+        &self.segment.mapping
+    }
 }
 
 /// A memory file and where it is mapped.
@@ -115,48 +122,62 @@ impl Slot {
     }
 
     fn at(segment: Arc<Segment>, offset: usize, len: usize, taken: Option<Stretch>) -> Slot {
+        let place = Arc::new(Place {
+            segment,
+            offset,
+            len,
+            taken,
+            has_travelled: AtomicBool::new(false),
+        });
         Slot {
-            place: Arc::new(Place {
-                segment,
-                offset,
-                len,
-                taken,
-                has_travelled: AtomicBool::new(false),
-            }),
+            place: Kept::of(place, offset, len),
         }
     }
 
     /// The memory that holds it, at [`Slot::offset`].
     #[inline]
     pub(crate) fn mapping(&self) -> &Mapping {
-        &self.place.segment.mapping
+        &self.place.keeper().segment.mapping
     }
 
     /// Where it starts in [`Slot::mapping`]: a multiple of 64.
     #[inline]
     pub(crate) fn offset(&self) -> usize {
-        self.place.offset
+        self.place.keeper().offset
+    }
+
+    /// Its first `len` bytes, which are found with one load.
+    ///
+    /// # Panics
+    ///
+    /// Where it has less.
+    #[inline]
+    pub(crate) fn part(&self, len: usize) -> Part<'_> {
+        self.place.part(len)
     }
 
     /// How many bytes are its own.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.place.len
+        self.place.keeper().len
     }
 
     /// The memory file, which is about to be sent, so that the place is not free again in this process's lifetime.
     pub(crate) fn file_for_sending(&self) -> Arc<OwnedFd> {
-        self.place.has_travelled.store(true, Ordering::Relaxed);
-        Arc::clone(&self.place.segment.file)
+        self.place
+            .keeper()
+            .has_travelled
+            .store(true, Ordering::Relaxed);
+        Arc::clone(&self.place.keeper().segment.file)
     }
 }
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
-            .field("segment", &self.place.segment.identity)
-            .field("offset", &self.place.offset)
-            .field("len", &self.place.len)
+            .field("segment", &self.place.keeper().segment.identity)
+            .field("offset", &self.offset())
+            .field("len", &self.len())
             .finish()
     }
 }
@@ -290,7 +311,7 @@ mod tests {
         }
         let files: std::collections::BTreeSet<Identity> = slots
             .iter()
-            .map(|slot| slot.place.segment.identity)
+            .map(|slot| slot.place.keeper().segment.identity)
             .collect();
         assert!(files.len() <= 5, "{} files for 40,000 objects", files.len());
     }
@@ -301,14 +322,14 @@ mod tests {
         let _keeps_the_segment = Slot::allocate(64).unwrap();
         let first = Slot::allocate(5000).unwrap();
         first.mapping().write(first.offset(), &[7; 5000]);
-        let (segment, offset) = (Arc::clone(&first.place.segment), first.offset());
+        let (segment, offset) = (Arc::clone(&first.place.keeper().segment), first.offset());
         let clone = first.clone();
         drop(first);
         let other = Slot::allocate(5000).unwrap();
-        assert!(!Arc::ptr_eq(&other.place.segment, &segment) || other.offset() != offset);
+        assert!(!Arc::ptr_eq(&other.place.keeper().segment, &segment) || other.offset() != offset);
         drop(clone);
         let again = Slot::allocate(5000).unwrap();
-        assert!(Arc::ptr_eq(&again.place.segment, &segment) && again.offset() == offset);
+        assert!(Arc::ptr_eq(&again.place.keeper().segment, &segment) && again.offset() == offset);
         assert_eq!(bytes(&again), vec![0; 5000]);
     }
 
@@ -316,11 +337,11 @@ mod tests {
     fn what_has_left_is_not_taken_again() {
         let _keeps_the_segment = Slot::allocate(64).unwrap();
         let first = Slot::allocate(6000).unwrap();
-        let (segment, offset) = (Arc::clone(&first.place.segment), first.offset());
+        let (segment, offset) = (Arc::clone(&first.place.keeper().segment), first.offset());
         let _theirs = sent(&first);
         drop(first);
         let next = Slot::allocate(6000).unwrap();
-        assert!(!Arc::ptr_eq(&next.place.segment, &segment) || next.offset() != offset);
+        assert!(!Arc::ptr_eq(&next.place.keeper().segment, &segment) || next.offset() != offset);
     }
 
     #[test]
@@ -329,7 +350,10 @@ mod tests {
             let slot = Slot::allocate(len).unwrap();
             let (file, offset, size) = sent(&slot);
             let there = Slot::adopt(&file, offset, size).unwrap();
-            assert!(Arc::ptr_eq(&there.place.segment, &slot.place.segment));
+            assert!(Arc::ptr_eq(
+                &there.place.keeper().segment,
+                &slot.place.keeper().segment
+            ));
             assert_eq!((there.offset(), there.len()), (slot.offset(), len));
         }
     }
@@ -337,12 +361,12 @@ mod tests {
     #[test]
     fn a_segment_goes_with_the_last_object_in_it() {
         let slot = Slot::allocate(LARGEST_SMALL * 2).unwrap();
-        let identity = slot.place.segment.identity;
+        let identity = slot.place.keeper().segment.identity;
         let (file, offset, len) = sent(&slot);
         drop(slot);
         assert!(!SEGMENTS.has(identity));
         let there = Slot::adopt(&file, offset, len).unwrap();
-        assert_eq!(there.place.segment.identity, identity);
+        assert_eq!(there.place.keeper().segment.identity, identity);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::shm::Slot;
 use crate::sync::died::{Guard, OwnerDied, sealed};
 use crate::sync::object::{self, Owner};
-use crate::sys::memory::Part;
-use crate::sys::robust::{Held, Word};
+use crate::sys::part::Part;
+use crate::sys::robust::Word;
 use crate::sys::step::step;
 use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -87,7 +87,6 @@ pub struct Lock<T: Pod = ()> {
 pub struct LockGuard<'a, T: Pod = ()> {
     lock: &'a Lock<T>,
     part: Part<'a>,
-    held: Option<Held<'a>>,
     value: T,
     /// Which copy counts.
     which: u64,
@@ -95,6 +94,7 @@ pub struct LockGuard<'a, T: Pod = ()> {
     /// Until somebody takes over what a dead holder left.
     is_broken: bool,
     was_panicking: bool,
+    of_this_thread: PhantomData<*const ()>,
 }
 
 impl<T: Pod> Lock<T> {
@@ -149,10 +149,9 @@ impl<T: Pod> Lock<T> {
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, OwnerDied<LockGuard<'_, T>>> {
         let part = self.part();
-        match Word::of(part, 0).try_acquire() {
-            Some(held) => self.guard(part, held),
-            None => self.guard(part, self.acquire_contended()),
-        }
+        let is_taken = Word::of(part, 0).take_plainly();
+        let owner_died = !is_taken && self.acquire_slowly();
+        self.guard(part, owner_died)
     }
 
     /// Takes the lock if nobody holds it: `None` if somebody does, this thread included.
@@ -176,7 +175,7 @@ impl<T: Pod> Lock<T> {
         let part = self.part();
         Word::of(part, 0)
             .try_acquire()
-            .map(|held| self.guard(part, held))
+            .map(|held| self.guard(part, held.keep()))
             .transpose()
     }
 
@@ -203,7 +202,7 @@ impl<T: Pod> Lock<T> {
         let part = self.part();
         Word::of(part, 0)
             .acquire(Deadline::after(limit))
-            .map(|held| self.guard(part, held))
+            .map(|held| self.guard(part, held.keep()))
             .transpose()
     }
 
@@ -222,47 +221,47 @@ impl<T: Pod> Lock<T> {
 
     #[inline]
     fn part(&self) -> Part<'_> {
-        let mapping = self.slot.mapping();
-        mapping.part(self.slot.offset(), Lock::<T>::LEN)
+        self.slot.part(Lock::<T>::LEN)
     }
 
     fn word(&self) -> Word<'_> {
         Word::of(self.part(), 0)
     }
 
+    /// Returns whether the last holder died.
     #[cold]
-    fn acquire_contended(&self) -> Held<'_> {
+    fn acquire_slowly(&self) -> bool {
         assert!(
             !self.word().is_held_by_this_thread(),
             "this thread holds the lock already: it would wait for itself"
         );
         loop {
             if let Some(held) = self.word().acquire(Deadline::NEVER) {
-                return held;
+                return held.keep();
             }
         }
     }
 
+    /// The guard of the lock, which was taken.
     #[inline]
     fn guard<'a>(
         &'a self,
         part: Part<'a>,
-        held: Held<'a>,
+        is_broken: bool,
     ) -> Result<LockGuard<'a, T>, OwnerDied<LockGuard<'a, T>>> {
         let which = which::<T>(part);
-        let is_broken = held.owner_died();
         step!("lock::take::held");
         let mut value = T::zeroed();
         part.read(copy::<T>(which), bytemuck::bytes_of_mut(&mut value));
         let guard = LockGuard {
             lock: self,
             part,
-            held: Some(held),
             value,
             which,
             is_changed: false,
             is_broken,
             was_panicking: thread::panicking(),
+            of_this_thread: PhantomData,
         };
         if is_broken {
             Err(OwnerDied::new(guard))
@@ -326,15 +325,31 @@ impl<T: Pod> DerefMut for LockGuard<'_, T> {
 impl<T: Pod> Drop for LockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        if self.is_broken || (thread::panicking() && !self.was_panicking) {
-            return held.give_up_as_died();
-        }
-        // A copy that a fork has made is its parent's.
-        if self.is_changed && self.lock.word().is_held_by_this_thread() {
-            write(self.part, self.which, &self.value);
+        let is_sound = !self.is_broken && (!thread::panicking() || self.was_panicking);
+        let word = Word::of(self.part, 0);
+        let change = || {
+            if self.is_changed {
+                write(self.part, self.which, &self.value);
+            }
+        };
+        // What is given up slowly gets a copy: a guard whose address is taken here would be kept in memory everywhere.
+        if !is_sound {
+            word.release_as_died();
+        } else if !word.release_last(change) {
+            let change = self.is_changed.then_some(self.value);
+            release_any(word, self.part, self.which, change);
         }
     }
+}
+
+/// Gives up a lock that is not what this thread took last.
+#[cold]
+fn release_any<T: Pod>(word: Word<'_>, part: Part<'_>, which: u64, change: Option<T>) {
+    // A copy that a fork has made is its parent's.
+    if let Some(value) = change.filter(|_| word.is_held_by_this_thread()) {
+        write(part, which, &value);
+    }
+    word.release();
 }
 
 impl<T: Pod> Guard for LockGuard<'_, T> {}

@@ -96,6 +96,14 @@ impl Thread {
         }
     }
 
+    /// The same, if it has called before: with no way to fail, for what is to be short.
+    #[inline]
+    pub(crate) fn known() -> Option<Thread> {
+        let record = CURRENT.get()?;
+        (record.tid.load(Ordering::Relaxed) != 0).then(|| Thread::of(record))
+    }
+
+    #[inline]
     fn of(record: &'static Record) -> Thread {
         Thread {
             record,
@@ -174,21 +182,43 @@ impl Thread {
     /// Takes a word out of the list, which is about to be given up. What is not in it is left alone.
     #[inline]
     pub(crate) fn unlink(self, node: &AtomicU64) {
+        if !self.unlink_last(node) {
+            self.unlink_any(node);
+        }
+    }
+
+    /// Takes out the word that was taken last, if it is this one.
+    #[inline]
+    pub(crate) fn unlink_last(self, node: &AtomicU64) -> bool {
         let record = self.record;
-        let len = record.len.load(Ordering::Relaxed);
+        let last = record.len.load(Ordering::Relaxed).wrapping_sub(1);
         compiler_fence(Ordering::SeqCst);
-        let last = len.wrapping_sub(1);
-        if last < HELD_MAX && record.nodes[last].load(Ordering::Relaxed) == address(node) {
-            record
-                .head
-                .first
-                .store(record.behind(last), Ordering::Relaxed);
+        let is_last =
+            last < HELD_MAX && record.nodes[last].load(Ordering::Relaxed) == address(node);
+        if is_last {
+            let behind = record.behind(last);
+            record.head.first.store(behind, Ordering::Relaxed);
             step!("held::unlink::out");
             record.len.store(last, Ordering::Relaxed);
-        } else if let Some(at) = self.position(node) {
-            record.unlink_inner(at, len);
         }
         compiler_fence(Ordering::SeqCst);
+        is_last
+    }
+
+    #[cold]
+    fn unlink_any(self, node: &AtomicU64) {
+        if let Some(at) = self.position(node) {
+            let len = self.record.len.load(Ordering::Relaxed);
+            self.record.unlink_inner(at, len);
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Whether it is the word that was taken last.
+    #[inline]
+    pub(crate) fn holds_as_last(self, node: &AtomicU64) -> bool {
+        let last = self.record.len.load(Ordering::Relaxed).wrapping_sub(1);
+        last < HELD_MAX && self.record.nodes[last].load(Ordering::Relaxed) == address(node)
     }
 
     /// Whether it is in the list.

@@ -10,7 +10,6 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -143,10 +142,32 @@ impl Mapping {
         append(&self.raw, offset, len, out);
     }
 
+    /// Keeps it from processes that are forked from now on. They must let go of this value without a drop.
+    pub(crate) fn keep_from_forks(&self) -> io::Result<()> {
+        self.raw.advise(memmap2::Advice::DontFork)
+    }
+
     /// Whether some thread of this process holds a word that stands in this part, as [`held`] knows it.
     pub(crate) fn is_any_held(&self, offset: usize, len: usize) -> bool {
         let start = self.raw.as_ptr().addr() + offset;
         held::is_any_within(start..start + len)
+    }
+
+    /// Where the `len` bytes from `offset` on start, for [`Part`](crate::sys::part::Part).
+    ///
+    /// # Panics
+    ///
+    /// Where they are out of range, or `offset` is not a multiple of 8.
+    #[inline]
+    pub(in crate::sys) fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            offset % 8 == 0 && in_range(&self.raw, offset, len),
+            "no such part of a mapping"
+        );
+        // SAFETY: `offset` is in the mapping, as just checked.
+        let start = unsafe { self.raw.as_mut_ptr().add(offset) };
+        // SAFETY: a mapping does not start at 0.
+        unsafe { NonNull::new_unchecked(start) }
     }
 
     /// The aligned 64-bit word at `offset`.
@@ -223,90 +244,6 @@ impl Mapping {
         // sealed against shrinking, and `bytes` is ordinary memory that cannot overlap it. Another process may read or
         // write the same bytes; no reference to them exists in this one.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
-    }
-}
-
-/// A part of shared memory that was looked up once, for what is used so often that looking it up would count.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part<'a> {
-    start: NonNull<u8>,
-    len: usize,
-    of: PhantomData<&'a Mapping>,
-}
-
-impl Mapping {
-    /// The part of `len` bytes from `offset`.
-    ///
-    /// # Panics
-    ///
-    /// Where it is out of range, or `offset` is not a multiple of 8.
-    #[inline]
-    pub(crate) fn part(&self, offset: usize, len: usize) -> Part<'_> {
-        assert!(
-            offset % 8 == 0 && in_range(&self.raw, offset, len),
-            "no such part of a mapping"
-        );
-        // SAFETY: `offset` is in the mapping, as just checked.
-        let start = unsafe { self.raw.as_mut_ptr().add(offset) };
-        Part {
-            // SAFETY: a mapping does not start at 0.
-            start: unsafe { NonNull::new_unchecked(start) },
-            len,
-            of: PhantomData,
-        }
-    }
-}
-
-impl<'a> Part<'a> {
-    /// As [`Mapping::word`].
-    ///
-    /// # Panics
-    ///
-    /// As there.
-    #[inline]
-    pub(crate) fn word(self, offset: usize) -> &'a AtomicU64 {
-        assert!(
-            offset % 8 == 0 && offset < self.len && self.len - offset >= 8,
-            "no word at this offset"
-        );
-        // SAFETY: it is in the part, as just checked, and so in the mapping.
-        let word = unsafe { self.start.add(offset) };
-        // SAFETY: as in `word_of`: the part starts at a multiple of 8, too, and the mapping is borrowed for `'a`.
-        unsafe { AtomicU64::from_ptr(word.as_ptr().cast()) }
-    }
-
-    /// As [`Mapping::read`].
-    ///
-    /// # Panics
-    ///
-    /// As there.
-    #[inline]
-    pub(crate) fn read(self, offset: usize, out: &mut [u8]) {
-        assert!(
-            offset <= self.len && out.len() <= self.len - offset,
-            "read past the end of a part"
-        );
-        // SAFETY: it is in the part, as just checked.
-        let source = unsafe { self.start.add(offset) };
-        // SAFETY: as in `Mapping::read`.
-        unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), out.as_mut_ptr(), out.len()) };
-    }
-
-    /// As [`Mapping::write`].
-    ///
-    /// # Panics
-    ///
-    /// As there.
-    #[inline]
-    pub(crate) fn write(self, offset: usize, bytes: &[u8]) {
-        assert!(
-            offset <= self.len && bytes.len() <= self.len - offset,
-            "write past the end of a part"
-        );
-        // SAFETY: it is in the part, as just checked.
-        let target = unsafe { self.start.add(offset) };
-        // SAFETY: as in `Mapping::write`.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) };
     }
 }
 

@@ -27,6 +27,11 @@ macro_rules! step {
 
 pub(crate) use step;
 
+/// Whether this process is to do as it would on a kernel of 2020, as the environment may say; never, in any other build.
+pub(crate) fn is_on_older_kernel() -> bool {
+    cfg!(multiprocess_death) && std::env::var_os("MULTIPROCESS_DEATH_OLDER_KERNEL").is_some()
+}
+
 #[cfg(multiprocess_death)]
 pub(crate) mod armed {
     use memmap2::{MmapOptions, MmapRaw};

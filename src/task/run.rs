@@ -6,6 +6,7 @@
 use crate::error::{TaskError, TaskErrorKind};
 use crate::shm::Note;
 use crate::sys::function::{Body, FunctionId, describe};
+use crate::sys::step::step;
 use crate::task::guard::guard;
 use crate::task::items::{WHOLE_MIN, panic_words};
 use crate::task::portable::{Portable, Stateless};
@@ -174,6 +175,7 @@ impl Chunk {
         self.progress
             .word()
             .store(self.ticket + 1, Ordering::Release);
+        step!("worker::work::marked");
         self.ticket += 1;
         self.left -= 1;
         self.quota -= 1;
@@ -200,6 +202,7 @@ impl Chunk {
             // One store for each item, and a vector that knows its length even if a call panics.
             results.extend((first + 1..).zip(items).map(|(next, item)| {
                 mark.store(next, Ordering::Release);
+                step!("worker::work::marked_number");
                 call(item)
             }));
         });

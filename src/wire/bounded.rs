@@ -4,14 +4,20 @@
 //! elements that take none do not: eight bytes could keep a process busy for years, or fill its memory. So every element of
 //! a sequence or map is paid for out of one budget for the whole value: its bytes, and [`EMPTY_ELEMENTS_MAX`] beyond.
 //!
+//! Likewise one byte is enough for one more level of a type that contains itself, and each level takes stack; who runs out
+//! of that is killed. So a value may go as deep as the stack of this thread allows, less a reserve. Each type that contains
+//! itself does so by way of an option, an enum, a sequence or a map: there it is looked how deep this thread has got.
+//!
 //! All else is passed on as it is. Elements are paid for in advance, some at a time, so that a long sequence of small ones
 //! is decoded no slower.
 
+use crate::sys::stack;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 
 /// How many elements that take no bytes one value may have.
 pub(crate) const EMPTY_ELEMENTS_MAX: u64 = 1 << 20;
@@ -19,14 +25,31 @@ pub(crate) const EMPTY_ELEMENTS_MAX: u64 = 1 << 20;
 /// How many elements are paid for at a time.
 const ADVANCE: u64 = 64;
 
-/// What is left to pay elements with.
+/// What is left to pay elements with, and where this thread is not to go.
 #[derive(Debug)]
-pub(crate) struct Budget(Cell<u64>);
+pub(crate) struct Budget {
+    elements: Cell<u64>,
+    reserve: Range<usize>,
+}
 
 impl Budget {
     /// Pays for the elements of a value of `bytes` bytes.
     pub(crate) fn of(bytes: usize) -> Budget {
-        Budget(Cell::new((bytes as u64).saturating_add(EMPTY_ELEMENTS_MAX)))
+        Budget {
+            elements: Cell::new((bytes as u64).saturating_add(EMPTY_ELEMENTS_MAX)),
+            reserve: stack::reserve(),
+        }
+    }
+
+    /// Whether there is stack for one more level.
+    #[inline]
+    fn check_depth<E: Error>(&self) -> Result<(), E> {
+        if self.reserve.contains(&stack::here()) {
+            return Err(E::custom(
+                "it is nested deeper than the stack of this thread allows",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -80,7 +103,7 @@ struct Elements<'b, A> {
 impl<A> Elements<'_, A> {
     /// No more than can be paid for: somebody may ask for memory on the word of it.
     fn capped(&self, hint: Option<usize>) -> Option<usize> {
-        let left = self.budget.0.get().saturating_add(self.paid);
+        let left = self.budget.elements.get().saturating_add(self.paid);
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         hint.map(|hint| if self.counts { hint.min(most) } else { hint })
     }
@@ -91,9 +114,9 @@ impl<A> Elements<'_, A> {
             return Ok(());
         }
         if self.paid == 0 {
-            let left = self.budget.0.get();
+            let left = self.budget.elements.get();
             self.paid = left.min(ADVANCE);
-            self.budget.0.set(left - self.paid);
+            self.budget.elements.set(left - self.paid);
             if self.paid == 0 {
                 return Err(E::custom("it has more elements than bytes to make them of"));
             }
@@ -105,7 +128,9 @@ impl<A> Elements<'_, A> {
 
 impl<A> Drop for Elements<'_, A> {
     fn drop(&mut self) {
-        self.budget.0.set(self.budget.0.get() + self.paid);
+        self.budget
+            .elements
+            .set(self.budget.elements.get() + self.paid);
     }
 }
 
@@ -241,6 +266,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
 
     #[inline]
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.budget.check_depth()?;
         let deserializer = self.wrap(deserializer);
         self.inner.visit_some(deserializer)
     }
@@ -256,18 +282,23 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
+        if self.counts {
+            self.budget.check_depth()?;
+        }
         let elements = self.elements(elements);
         self.inner.visit_seq(elements)
     }
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, elements: A) -> Result<V::Value, A::Error> {
+        self.budget.check_depth()?;
         let elements = self.elements(elements);
         self.inner.visit_map(elements)
     }
 
     #[inline]
     fn visit_enum<A: EnumAccess<'de>>(self, variants: A) -> Result<V::Value, A::Error> {
+        self.budget.check_depth()?;
         let variants = self.wrap(variants);
         self.inner.visit_enum(variants)
     }
@@ -434,5 +465,38 @@ mod tests {
         let mut nested = 1000u64.to_le_bytes().to_vec();
         nested.extend((0..1000).flat_map(|_| EMPTY_ELEMENTS_MAX.to_le_bytes()));
         assert!(decode::<Vec<Vec<()>>>(&nested).is_err());
+    }
+
+    /// Contains itself; one byte for each level.
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Chain(Option<Box<Chain>>);
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Tree(Vec<Tree>);
+
+    #[test]
+    fn a_value_goes_as_deep_as_the_stack_allows_and_no_deeper() {
+        let within = |size: usize| {
+            let thread = std::thread::Builder::new().stack_size(size);
+            let depths = thread.spawn(|| {
+                let reaches = |depth: usize| {
+                    let mut bytes = vec![1; depth];
+                    bytes.push(0);
+                    decode::<Chain>(&bytes).is_ok()
+                };
+                let deepest = (0..24).take_while(|&power| reaches(1 << power)).last();
+                assert!(!reaches(8 << 20));
+                let mut bytes = 1_u64.to_le_bytes().repeat(1 << 20);
+                bytes.extend(0_u64.to_le_bytes());
+                assert!(decode::<Tree>(&bytes).is_err());
+                deepest
+            });
+            depths.unwrap().join().unwrap().unwrap()
+        };
+        let (small, large) = (within(512 << 10), within(16 << 20));
+        assert!(
+            small >= 5 && large > small,
+            "2^{small} and 2^{large} levels"
+        );
     }
 }

@@ -105,12 +105,29 @@ pub(crate) const THREAD_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_THREAD_BEFORE_MAI
 /// With this in its environment, an image of the test binary starts a process before `main`; one that is refused prints why.
 pub(crate) const PROCESS_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_PROCESS_BEFORE_MAIN";
 
+/// With this in its environment, an image of the test binary that is to be the library's process or fork server adds a line to
+/// the file that is named, and is killed when it opens the pidfd of what it has started: before it has told of it.
+pub(crate) const DIES_HALF_WAY: &str = "MULTIPROCESS_TEST_DIES_HALF_WAY";
+
+fn die_half_way(path: &std::ffi::OsStr) {
+    use std::io::Write;
+    let mut names = env::vars_os().map(|(name, _)| name);
+    if names.any(|name| name.as_encoded_bytes().starts_with(b"MULTIPROCESS_CHILD_")) {
+        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        file.write_all(b"one\n").unwrap();
+        filter(libc::SYS_pidfd_open, None, libc::SECCOMP_RET_KILL_PROCESS);
+    }
+}
+
 #[used]
 // SAFETY: the section is a list of functions without arguments that matter and without a result.
 #[unsafe(link_section = ".init_array.00099")]
 static CONSTRUCTOR: extern "C" fn() = start_what_is_asked;
 
 extern "C" fn start_what_is_asked() {
+    if let Some(path) = env::var_os(DIES_HALF_WAY) {
+        die_half_way(&path);
+    }
     if env::var_os(PROCESS_BEFORE_MAIN).is_some() {
         match multiprocess::Process::spawn(20, |n: i32| n + 1).map(|child| child.join()) {
             Ok(result) => println!("before main: {}", result.unwrap()),
@@ -137,6 +154,13 @@ pub(crate) fn become_nobody() {
 /// do.
 pub(crate) fn hide_kept_ends() {
     const GET_INFO: u32 = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let refused = libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32;
+    filter(libc::SYS_ioctl, Some(GET_INFO), refused);
+}
+
+/// Has the kernel answer a system call of this thread, and of all that it starts, in another way; the call with this second
+/// argument, or any.
+fn filter(call: libc::c_long, second: Option<u32>, answer_given: u32) {
     let load = |offset| libc::sock_filter {
         code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
         jt: 0,
@@ -156,14 +180,12 @@ pub(crate) fn hide_kept_ends() {
         k: answer,
     };
     // The call's number stands first, its second argument in the fourth word pair.
-    let mut program = [
-        load(0),
-        pass_if(libc::SYS_ioctl as u32, 3),
-        load(24),
-        pass_if(GET_INFO, 1),
-        answer(libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
+    let mut program = vec![load(0)];
+    match second {
+        Some(second) => program.extend([pass_if(call as u32, 3), load(24), pass_if(second, 1)]),
+        None => program.push(pass_if(call as u32, 1)),
+    }
+    program.extend([answer(answer_given), answer(libc::SECCOMP_RET_ALLOW)]);
     let filter = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),

@@ -2,7 +2,7 @@
 
 use crate::board::{self, Arm};
 use crate::common::census::{self, descriptors};
-use crate::common::{clean, pid_of, within};
+use crate::common::{alone, clean, pid_of, within};
 use multiprocess::{Portable, Process, StartMethod};
 use nix::sys::signal::{Signal, kill};
 use std::os::unix::process::ExitStatusExt;
@@ -54,6 +54,14 @@ pub(crate) const fn each(step: &'static str, passings: u32, then: Then) -> Row {
         passings,
         then,
         methods: 2,
+    }
+}
+
+/// As [`at`], under `Spawn` alone: a process that is forked does not come there.
+pub(crate) const fn spawned(step: &'static str, then: Then) -> Row {
+    Row {
+        methods: 1,
+        ..at(step, then)
     }
 }
 
@@ -202,7 +210,8 @@ pub(crate) fn run(method: StartMethod, rows: &'static [Row], body: fn(Case)) {
     board::make();
     clean(method, |method| {
         let mut failures = Vec::new();
-        for row in rows {
+        let applies = |row: &&Row| row.methods == 2 || method != StartMethod::ForkServer;
+        for row in rows.iter().filter(applies) {
             for nth in 1..=row.passings {
                 let case = Case { method, row, nth };
                 if let Err(why) = run_one(case, body) {
@@ -217,7 +226,12 @@ pub(crate) fn run(method: StartMethod, rows: &'static [Row], body: fn(Case)) {
 fn run_one(case: Case, body: fn(Case)) -> Result<(), String> {
     let before = descriptors();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        within(3 * SOON, move || body(case));
+        if case.method == StartMethod::Fork {
+            // There may be no other thread.
+            body(case);
+        } else {
+            within(3 * SOON, move || body(case));
+        }
         let settled = |now: &usize| *now <= before.len();
         let after = census::poll(SOON, || descriptors().len(), settled);
         assert!(
@@ -232,6 +246,38 @@ fn run_one(case: Case, body: fn(Case)) -> Result<(), String> {
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
         text.unwrap_or_default()
     })
+}
+
+/// Nobody is left but the fork server: the census at the end of the table would find them as well, but not say at which step.
+pub(crate) fn assert_nobody_left(case: Case) {
+    let family = || {
+        let mark = alone::mark();
+        let mut family = census::family(std::process::id(), mark.as_deref());
+        // What runs by `Fork` is itself a fork, of one that waits for it.
+        let parent = std::os::unix::process::parent_id();
+        family.retain(|one| one.lives() && one.command != "forkserver" && one.pid != parent);
+        family
+    };
+    let left = census::poll(SOON, family, Vec::is_empty);
+    assert!(
+        left.is_empty(),
+        "left behind at {}: {left:#?}",
+        case.row.step
+    );
+}
+
+/// The name of a start method, which travels.
+pub(crate) fn name_of(method: StartMethod) -> String {
+    format!("{method:?}")
+}
+
+/// The start method of a name.
+pub(crate) fn method_of(name: &str) -> StartMethod {
+    match name {
+        "Spawn" => StartMethod::Spawn,
+        "Fork" => StartMethod::Fork,
+        _ => StartMethod::ForkServer,
+    }
 }
 
 /// Makes the tests of one table: `name::fork_server` and `name::spawn`.
@@ -261,3 +307,23 @@ macro_rules! deaths {
     };
 }
 pub(crate) use deaths;
+
+/// As [`deaths`], under `Fork`, on the only thread of a process.
+macro_rules! deaths_by_fork {
+    ($name:ident, $rows:expr, |$case:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($case: crate::case::Case) $body
+
+            #[test]
+            fn fork() {
+                let test = crate::common::alone::test_path(module_path!(), "fork");
+                crate::common::alone::on_the_only_thread(&test, crate::common::LONG_LIMIT, || {
+                    crate::case::run(multiprocess::StartMethod::Fork, $rows, body);
+                });
+            }
+        }
+    };
+}
+pub(crate) use deaths_by_fork;

@@ -5,7 +5,7 @@
 
 use crate::board;
 use crate::case::Then::{Either, Undone};
-use crate::case::{Case, Row, SOON, at, deaths, each};
+use crate::case::{Row, SOON, assert_nobody_left, at, deaths, each, method_of, name_of};
 use crate::common::{assert_crash_by_signal, assert_serves, census};
 use multiprocess::{Pool, Queue, StartMethod};
 use nix::sys::signal::Signal;
@@ -19,7 +19,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     APPLICATION,
 ];
 
-fn pool(method: StartMethod) -> Pool {
+pub(crate) fn pool(method: StartMethod) -> Pool {
     Pool::builder()
         .workers(2)
         .start_method(method)
@@ -28,10 +28,10 @@ fn pool(method: StartMethod) -> Pool {
 }
 
 /// Checks that all results but one at most are right, and that one is a crash, by SIGKILL, of who came to the step.
-fn assert_one_crash_at_most<R: PartialEq + std::fmt::Debug>(
+pub(crate) fn assert_one_crash_at_most<R: PartialEq + std::fmt::Debug>(
     results: impl Iterator<Item = Result<R, multiprocess::TaskError>>,
     expected: impl Fn(usize) -> R,
-) {
+) -> u32 {
     let mut crashes = 0;
     for (number, result) in results.enumerate() {
         match result {
@@ -43,10 +43,11 @@ fn assert_one_crash_at_most<R: PartialEq + std::fmt::Debug>(
         }
     }
     assert!(crashes <= 1, "one death cost {crashes} items");
+    crashes
 }
 
 /// Waits until somebody has died at the step, as it may a moment after the last result was there.
-fn assert_reached() {
+pub(crate) fn assert_reached() {
     let dead = census::poll(SOON, || board::dead(0), Option::is_some);
     assert!(dead.is_some(), "nobody came to that step");
 }
@@ -158,13 +159,9 @@ const APPLICATION: &[Row] = &[
 deaths!(an_application, APPLICATION, |case| {
     let pids = Queue::new().unwrap();
     let application = case.victim(
-        (pids.clone(), format!("{:?}", case.method)),
+        (pids.clone(), name_of(case.method)),
         |(pids, method): (Queue<Vec<u32>>, String)| {
-            let method = match method.as_str() {
-                "Spawn" => StartMethod::Spawn,
-                _ => StartMethod::ForkServer,
-            };
-            let pool = pool(method);
+            let pool = pool(method_of(&method));
             pids.put(pool.worker_pids()).unwrap();
             for _ in 0..3 {
                 let results = pool.imap(0..100_u32, |number| {
@@ -178,20 +175,3 @@ deaths!(an_application, APPLICATION, |case| {
     case.assert_killed(application);
     assert_nobody_left(case);
 });
-
-/// Nobody is left but the fork server and who was there before: the census at the end of the table would find them as well, but
-/// not say at which step.
-fn assert_nobody_left(case: Case) {
-    let family = || {
-        let mark = crate::common::alone::mark();
-        let mut family = census::family(std::process::id(), mark.as_deref());
-        family.retain(|one| one.lives() && one.command != "forkserver");
-        family
-    };
-    let left = census::poll(SOON, family, Vec::is_empty);
-    assert!(
-        left.is_empty(),
-        "left behind at {}: {left:#?}",
-        case.row.step
-    );
-}

@@ -13,10 +13,13 @@ mod barrier;
 mod board;
 mod case;
 mod condition;
+mod fork;
 mod link;
 mod lock;
 mod monitor;
 mod pipe;
+mod pool;
+mod process;
 mod queue;
 mod queue_handles;
 mod queue_news;
@@ -40,6 +43,9 @@ const TABLES: &[&[&[Row]]] = &[
     barrier::TABLES,
     shared::TABLES,
     monitor::TABLES,
+    process::TABLES,
+    fork::TABLES,
+    pool::TABLES,
 ];
 
 fn rows() -> impl Iterator<Item = &'static Row> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-type Place = Arc<Word>;
+pub(crate) type Place = Arc<Word>;
 
 struct Sleeper {
     tid: u32,
@@ -35,14 +35,14 @@ struct Table {
 }
 
 #[derive(Default)]
-struct Me {
-    tid: u32,
+pub(crate) struct Me {
+    pub(crate) tid: u32,
     steps: usize,
     dies_at: Option<usize>,
     is_dead: bool,
     has_timer: bool,
-    held: Vec<Place>,
-    pending: Option<Place>,
+    pub(crate) held: Vec<Place>,
+    pub(crate) pending: Option<Place>,
 }
 
 loom::lazy_static! {
@@ -58,7 +58,7 @@ thread_local! {
 
 struct Death;
 
-fn me<R>(look: impl FnOnce(&mut Me) -> R) -> R {
+pub(crate) fn me<R>(look: impl FnOnce(&mut Me) -> R) -> R {
     ME.with(|me| look(&mut me.borrow_mut()))
 }
 
@@ -127,6 +127,15 @@ pub(crate) fn step() -> bool {
 
 fn die() -> ! {
     HAS_DIED.set(true);
+    end()
+}
+
+/// Has the thread that calls die here, in every order.
+pub(crate) fn die_here() -> ! {
+    end()
+}
+
+fn end() -> ! {
     let (tid, held, pending) = me(|me| {
         me.is_dead = true;
         (me.tid, std::mem::take(&mut me.held), me.pending.take())
@@ -328,64 +337,6 @@ pub(crate) mod futex {
             super::wake(word.place(), count, classes)
         } else {
             0
-        }
-    }
-}
-
-pub(crate) mod held {
-    use super::{Place, me};
-    use crate::memory::AtomicU64;
-    use std::io;
-    use std::marker::PhantomData;
-    use std::sync::Arc;
-
-    pub(crate) const HELD_MAX: usize = 2048;
-
-    #[derive(Clone, Copy, Debug)]
-    pub(crate) struct Thread;
-
-    pub(crate) struct Pending<'a> {
-        outer: Option<Place>,
-        node: PhantomData<&'a AtomicU64>,
-    }
-
-    impl Thread {
-        pub(crate) fn current() -> io::Result<Thread> {
-            Ok(Thread)
-        }
-        pub(crate) fn tid(self) -> u32 {
-            me(|me| me.tid)
-        }
-        pub(crate) fn pend(self, node: &AtomicU64) -> Pending<'_> {
-            let outer = me(|me| std::mem::replace(&mut me.pending, node.before.clone()));
-            Pending {
-                outer,
-                node: PhantomData,
-            }
-        }
-        pub(crate) fn has_room(self) -> bool {
-            true
-        }
-        pub(crate) fn link(self, node: &AtomicU64) {
-            me(|me| me.held.extend(node.before.clone()));
-        }
-        pub(crate) fn unlink(self, node: &AtomicU64) {
-            me(|me| me.held.retain(|held| !is_of(held, node)));
-        }
-        pub(crate) fn holds(self, node: &AtomicU64) -> bool {
-            me(|me| me.held.iter().any(|held| is_of(held, node)))
-        }
-    }
-
-    fn is_of(held: &Place, node: &AtomicU64) -> bool {
-        node.before
-            .as_ref()
-            .is_some_and(|word| Arc::ptr_eq(word, held))
-    }
-
-    impl Drop for Pending<'_> {
-        fn drop(&mut self) {
-            me(|me| me.pending = self.outer.take());
         }
     }
 }

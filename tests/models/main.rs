@@ -15,6 +15,7 @@ mod deadline;
 #[path = "../../src/error/mod.rs"]
 mod error;
 mod kernel;
+mod held;
 mod memory;
 mod sys;
 mod shm {
@@ -23,3 +24,4 @@ mod shm {
 mod sync;
 mod owned;
 mod unowned;
+mod crowds;

@@ -82,6 +82,9 @@ impl AtomicU64 {
             0
         }
     }
+    pub(crate) fn as_ptr(&self) -> *const Word {
+        Arc::as_ptr(&self.cell)
+    }
     pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
         if step() {
             self.cell.fetch_and(value, order)
@@ -195,6 +198,9 @@ impl Slot {
     }
     pub(crate) fn offset(&self) -> usize {
         0
+    }
+    pub(crate) fn part(&self, len: usize) -> Part<'_> {
+        self.0.part(0, len)
     }
     pub(crate) fn len(&self) -> usize {
         self.1

@@ -5,6 +5,8 @@ pub(crate) use crate::memory::object;
 pub(crate) mod died;
 #[path = "../../src/sync/lock.rs"]
 pub(crate) mod lock;
+#[path = "../../src/sync/rlock.rs"]
+pub(crate) mod rlock;
 #[path = "../../src/sync/condition/mod.rs"]
 pub(crate) mod condition;
 #[path = "../../src/sync/barrier/mod.rs"]

@@ -1,5 +1,5 @@
 //! What CPython's own tests ask of `multiprocessing`, asked of this crate: behaviour by behaviour, in our own words, each
-//! with the name of its origin. What does not apply, and what is not here yet, is listed in `docs/TESTING.md`.
+//! with the name of its origin. What does not apply is listed in `docs/TESTING.md`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -8,9 +8,12 @@ mod common;
 
 mod barrier;
 mod connection;
+mod executor;
+mod pool;
 mod process;
 mod queue;
 mod shared;
+mod shared_memory;
 mod sync;
 
 use std::time::Duration;

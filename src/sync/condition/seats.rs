@@ -32,6 +32,7 @@ pub(crate) const LEN: usize = FIRST + SEATS * SEAT;
 const EMPTY: u32 = 0;
 const WAITING: u32 = 1 << 31;
 const NOTIFIED: u32 = 1 << 30;
+const PASSING: u32 = 3 << 30;
 
 /// How often a waiter looks before it sleeps.
 const LOOKS: u32 = 200;
@@ -91,10 +92,7 @@ impl Seats {
         })?;
         step!("condition::sit::taken");
         let state = self.state(seat);
-        if state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED {
-            // The one before died here, with a notification that is another's then.
-            self.notify_one();
-        }
+        self.clear(seat);
         let number = self.at(NEXT_NUMBER).fetch_add(1, Ordering::Relaxed);
         self.number(seat).store(number, Ordering::Relaxed);
         step!("condition::sit::numbered");
@@ -106,6 +104,30 @@ impl Seats {
             held: Some(held),
             state,
         })
+    }
+
+    /// Makes a seat `EMPTY` that this thread has just taken. If the one before died here with a notification, that is
+    /// another's: it is passed on first and cleared after that. Who dies in between leaves it to the next one.
+    fn clear(&self, seat: usize) {
+        let state = self.state(seat);
+        let change =
+            |from, to| state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        // Of who notifies and this one, each leaves a state once. More turns are needed only where another process writes
+        // nonsense.
+        for _ in 0..4 {
+            let seen = state.load(Ordering::Acquire);
+            match seen {
+                EMPTY => return,
+                PASSING => {
+                    self.notify_one();
+                    break;
+                }
+                // From now on, who has notified the dead one does not take that back as well.
+                NOTIFIED => drop(change(NOTIFIED, PASSING)),
+                _ => drop(change(seen, EMPTY)),
+            }
+        }
+        state.store(EMPTY, Ordering::Release);
     }
 
     /// Whether somebody waits there who is alive.

@@ -59,6 +59,8 @@
 
 mod state;
 mod word;
+mod waiting;
+mod giving;
 mod monitor;
 #[cfg(test)]
 #[cfg(not(loom))]

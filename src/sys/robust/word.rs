@@ -1,23 +1,17 @@
 //! A word that one thread holds at a time: taking it, waiting for it, giving it up.
 
 use crate::deadline::Deadline;
-use crate::sys::atomic::{AtomicU64, Ordering, fence};
-use crate::sys::futex::{self, Watched};
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::futex::Watched;
 use crate::sys::held::{HELD_MAX, Pending, Thread};
-use crate::sys::limits;
-use crate::sys::memory::{Mapping, Part};
+use crate::sys::memory::Mapping;
+use crate::sys::part::Part;
 use crate::sys::robust::state::{
-    COUNT, DIED, ENTERING, ENTERING_HELD, HOLDER, KEEP, LOW, TO_ENTER, WAITED, counted, if_set,
+    COUNT, DIED, ENTERING, ENTERING_HELD, HOLDER, KEEP, LOW, WAITED, counted, if_set,
 };
 use crate::sys::step::step;
-use std::hint::spin_loop;
 use std::io;
 use std::marker::PhantomData;
-use std::mem;
-
-/// How often a word that is held is looked at before its holder's end is slept for: a holder is mostly done in less time
-/// than a sleep takes.
-const LOOKS: u32 = 100;
 
 /// A word in shared memory that can be held.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +24,7 @@ pub(crate) struct Word<'a> {
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     pub(crate) word: Word<'a>,
-    owner_died: bool,
+    pub(crate) owner_died: bool,
     of_this_thread: PhantomData<*const ()>,
 }
 
@@ -90,6 +84,33 @@ impl<'a> Word<'a> {
         }
     }
 
+    /// Takes it, if it is plainly free: the short way, to be tried before the others. What is taken so is given up by
+    /// [`Word::release_last`], [`Word::release`] or [`Word::release_as_died`].
+    #[inline]
+    pub(crate) fn take_plainly(self) -> bool {
+        let Some(thread) = Thread::known() else {
+            return false;
+        };
+        let seen = self.word.load(Ordering::Relaxed);
+        if seen & (LOW | KEEP) != 0 || !thread.has_room() {
+            return false;
+        }
+        let _pending = thread.pend(self.node);
+        step!("word::try::pending");
+        let taken = seen & COUNT | u64::from(thread.tid());
+        // Acquire: as in `take`.
+        let is_taken = self
+            .word
+            .compare_exchange(seen, taken, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
+        if is_taken {
+            step!("word::take::taken");
+            thread.link(self.node);
+            step!("word::take::linked");
+        }
+        is_taken
+    }
+
     /// Takes it if nobody holds it.
     ///
     /// # Panics
@@ -97,6 +118,14 @@ impl<'a> Word<'a> {
     /// As [`Word::acquire`].
     #[inline]
     pub(crate) fn try_acquire(self) -> Option<Held<'a>> {
+        if self.take_plainly() {
+            return Some(self.assume_held());
+        }
+        self.try_acquire_slowly()
+    }
+
+    #[cold]
+    fn try_acquire_slowly(self) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
         step!("word::try::pending");
@@ -118,17 +147,10 @@ impl<'a> Word<'a> {
     /// Where the thread holds as many words as it can, or has never held one and the kernel refuses the memory for it.
     #[inline]
     pub(crate) fn acquire(self, deadline: Deadline) -> Option<Held<'a>> {
-        let thread = with_room(current());
-        let pending = thread.pend(self.node);
-        step!("word::acquire::pending");
-        let seen = self.word.load(Ordering::Relaxed);
-        if seen & HOLDER == 0 {
-            if let Some(held) = self.take(thread, seen) {
-                drop(pending);
-                return Some(held);
-            }
+        if self.take_plainly() {
+            return Some(self.assume_held());
         }
-        self.acquire_slowly(thread, deadline)
+        self.acquire_slowly(deadline)
     }
 
     /// Whether this thread holds it, as far as this thread knows.
@@ -166,17 +188,8 @@ impl<'a> Word<'a> {
         }
     }
 
-    /// Gives it up, if this thread holds it, in place of a guard that was forgotten.
-    pub(crate) fn release(self) {
-        drop(self.assume_held());
-    }
-
-    /// As [`Word::release`] and [`Held::give_up_as_died`].
-    pub(crate) fn release_as_died(self) {
-        self.assume_held().give_up_as_died();
-    }
-
-    fn assume_held(self) -> Held<'a> {
+    #[inline]
+    pub(crate) fn assume_held(self) -> Held<'a> {
         Held {
             word: self,
             owner_died: false,
@@ -207,44 +220,6 @@ impl<'a> Word<'a> {
         })
     }
 
-    #[cold]
-    fn acquire_slowly(self, thread: Thread, deadline: Deadline) -> Option<Held<'a>> {
-        let mut looks = if limits::processors() > 1 { LOOKS } else { 0 };
-        loop {
-            let seen = self.word.load(Ordering::Relaxed);
-            if seen & HOLDER == 0 {
-                if let Some(held) = self.take(thread, seen) {
-                    // A monitor's holder looks at what is there after this. Pairs with the fence in `Monitor::announce`.
-                    fence(Ordering::SeqCst);
-                    return Some(held);
-                }
-            } else if looks > 0 && seen & WAITED == 0 {
-                looks -= 1;
-                spin_loop();
-            } else if !self.sleep_while_held(seen, TO_ENTER, deadline) {
-                return None;
-            }
-        }
-    }
-
-    /// Sleeps while that thread holds it, known to it. Returns false when the deadline has passed.
-    pub(crate) fn sleep_while_held(self, seen: u64, class: u32, deadline: Deadline) -> bool {
-        let mark = if class == TO_ENTER {
-            WAITED | ENTERING_HELD
-        } else {
-            WAITED
-        };
-        let marked = counted(seen) | seen & LOW | mark;
-        if seen & mark != mark && self.change(seen, marked).is_none() {
-            return true;
-        }
-        let low = (marked & LOW) as u32;
-        step!("word::sleep::marked");
-        let is_in_time = futex::wait_as(self.word, low, class, deadline);
-        step!("word::sleep::woken");
-        is_in_time
-    }
-
     /// Changes it from what was seen.
     #[inline]
     pub(crate) fn change(self, seen: u64, to: u64) -> Option<u64> {
@@ -252,82 +227,6 @@ impl<'a> Word<'a> {
             .compare_exchange(seen, to, Ordering::AcqRel, Ordering::Relaxed)
             .ok()
             .map(|_| to)
-    }
-
-    /// Gives it up, in the state that `next` makes of the present one. Returns that state; `None` if this thread does not
-    /// hold it any more, since another process has written there.
-    #[inline]
-    pub(crate) fn give_up(self, thread: Thread, next: impl Fn(u64) -> u64) -> Option<u64> {
-        thread.unlink(self.node);
-        step!("word::give::unlinked");
-        let number = u64::from(thread.tid());
-        let mut seen = self.word.load(Ordering::Relaxed);
-        while seen & HOLDER == number {
-            let freed = next(seen);
-            // Release: the next holder sees what this one wrote. Pairs with the acquire in `take`.
-            match self
-                .word
-                .compare_exchange_weak(seen, freed, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return Some(freed),
-                Err(changed) => seen = changed,
-            }
-        }
-        None
-    }
-
-    /// After it has become `told`: wakes one; if none sleeps, it is plainly free, unless it has changed.
-    #[cold]
-    pub(crate) fn tell_one(self, told: u64) {
-        step!("word::tell::told");
-        if futex::wake(self.word, 1) == 0 {
-            step!("word::tell::nobody");
-            self.change(told, told & COUNT);
-        }
-    }
-}
-
-impl Held<'_> {
-    /// Whether the holder before this one died, or gave it up as broken, and nobody has taken it since.
-    #[inline]
-    pub(crate) fn owner_died(&self) -> bool {
-        self.owner_died
-    }
-
-    /// Gives it up as a holder that dies does: the next one finds that its owner died.
-    pub(crate) fn give_up_as_died(self) {
-        let word = self.word;
-        mem::forget(self);
-        let thread = current();
-        let _pending = thread.pend(word.node);
-        let died = |seen| counted(seen) | seen & WAITED | DIED;
-        if word
-            .give_up(thread, died)
-            .is_some_and(|now| now & WAITED != 0)
-        {
-            step!("word::broken::given");
-            futex::wake(word.word, 1);
-        }
-    }
-}
-
-impl Drop for Held<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let thread = current();
-        let _pending = thread.pend(self.word.node);
-        let freed = self.word.give_up(thread, |seen| {
-            if seen & WAITED == 0 {
-                seen & COUNT
-            } else {
-                seen & COUNT | KEEP | if_set(seen, ENTERING_HELD, ENTERING)
-            }
-        });
-        step!("word::give::given");
-        match freed {
-            Some(told) if told & KEEP != 0 => self.word.tell_one(told),
-            _ => {}
-        }
     }
 }
 
@@ -350,7 +249,7 @@ fn refuse(error: &io::Error) -> ! {
 }
 
 #[inline]
-fn with_room(thread: Thread) -> Thread {
+pub(crate) fn with_room(thread: Thread) -> Thread {
     assert!(
         thread.has_room(),
         "a thread cannot hold more than {HELD_MAX} locks at a time"

@@ -4,6 +4,7 @@ use super::*;
 use crate::sys::memory::SealedMemory;
 use crate::sys::robust::trial::{Random, assert_ends_well, forked, kill_hard, memory, soon};
 use nix::unistd::Pid;
+use std::mem;
 use std::time::Duration;
 
 #[test]

@@ -1,0 +1,139 @@
+//! Pools: a worker, or the application, is killed at each step between an item and its outcome.
+//!
+//! What is promised: as in `link`; and an item that was not begun, or whose outcome was shown, is no crash.
+
+use crate::case::Then::{Either, Held, Undone};
+use crate::case::{Case, Row, assert_nobody_left, at, deaths, each, method_of, name_of};
+use crate::common::{assert_serves, kill_hard};
+use crate::link::{assert_one_crash_at_most, assert_reached, pool};
+use multiprocess::Pool;
+use std::time::Duration;
+
+pub(crate) const TABLES: &[&[Row]] = &[
+    WORKER,
+    WORKER_WITH_TEXTS,
+    WORKER_WITH_CAPTURES,
+    BEGINNER,
+    APPLICATION,
+];
+
+fn assert_crashes(case: Case, crashes: u32) {
+    match case.row.then {
+        Undone => assert_eq!(
+            crashes, 0,
+            "an item that was not begun, or was told of, is a crash"
+        ),
+        Held => assert_eq!(crashes, 1, "an item that was begun was run once more"),
+        _ => {}
+    }
+}
+
+const WORKER: &[Row] = &[
+    each("worker::take::claimed", 3, Undone),
+    each("worker::work::marked_number", 3, Held),
+    each("worker::work::run", 3, Held),
+    each("worker::tell::put", 3, Held),
+    each("worker::tell::shown", 3, Undone),
+];
+
+deaths!(a_worker, WORKER, |case| {
+    let pool = pool(case.method);
+    assert_serves(&pool);
+    case.arm().anyone_else();
+    let results = pool.imap(0..60_u64, |number| {
+        std::thread::sleep(Duration::from_micros(200));
+        number * 3
+    });
+    let crashes = assert_one_crash_at_most(results, |number| number as u64 * 3);
+    assert_reached();
+    assert_crashes(case, crashes);
+    assert_serves(&pool);
+});
+
+const WORKER_WITH_TEXTS: &[Row] = &[
+    each("worker::work::marked", 3, Held),
+    each("worker::work::run", 3, Held),
+    each("worker::tell::shown", 3, Undone),
+];
+
+deaths!(a_worker_with_texts, WORKER_WITH_TEXTS, |case| {
+    let pool = pool(case.method);
+    assert_serves(&pool);
+    case.arm().anyone_else();
+    let texts = (0..60).map(|number| number.to_string());
+    let results = pool.imap(texts, |text| {
+        std::thread::sleep(Duration::from_micros(200));
+        text + "!"
+    });
+    let crashes = assert_one_crash_at_most(results, |number| format!("{number}!"));
+    assert_reached();
+    assert_crashes(case, crashes);
+    assert_serves(&pool);
+});
+
+const WORKER_WITH_CAPTURES: &[Row] = &[each("worker::captures::kept", 2, Undone)];
+
+deaths!(
+    a_worker_that_is_given_captures,
+    WORKER_WITH_CAPTURES,
+    |case| {
+        let pool = pool(case.method);
+        assert_serves(&pool);
+        case.arm().anyone_else();
+        let with = pool.with(vec![3_u64; 1000]);
+        let results = with.imap(0..60_u64, |factors, number| {
+            std::thread::sleep(Duration::from_micros(200));
+            factors[7] * number
+        });
+        let crashes = assert_one_crash_at_most(results, |number| number as u64 * 3);
+        assert_reached();
+        assert_crashes(case, crashes);
+        assert_serves(&pool);
+    }
+);
+
+const BEGINNER: &[Row] = &[each("worker::setup::done", 2, Either)];
+
+deaths!(a_worker_that_is_set_up, BEGINNER, |case| {
+    case.arm().anyone_else();
+    let pool = Pool::builder()
+        .workers(2)
+        .start_method(case.method)
+        .initializer(7_u32, |number| number)
+        .build()
+        .unwrap();
+    let results = pool.imap(0..60_u64, |number| {
+        std::thread::sleep(Duration::from_micros(200));
+        number * 3
+    });
+    assert_one_crash_at_most(results, |number| number as u64 * 3);
+    assert_reached();
+    assert_serves(&pool);
+});
+
+const APPLICATION: &[Row] = &[
+    each("pool::hire::asked", 2, Undone),
+    each("pool::hire::watched", 2, Undone),
+    each("pool::send::put", 2, Undone),
+    at("pool::send::part", Undone),
+    at("pool::bury::ended", Undone),
+    each("pool::dismiss::closed", 2, Undone),
+];
+
+deaths!(an_application, APPLICATION, |case| {
+    let application = case.victim(name_of(case.method), |method: String| {
+        let pool = pool(method_of(&method));
+        let results = pool.imap(0..20_u32, |number| {
+            if number == 10 {
+                kill_hard(std::process::id());
+            }
+            number
+        });
+        assert_eq!(results.filter(Result::is_err).count(), 1);
+        let much = pool.imap(vec![vec![7_u8; 6 << 20]; 2], |bytes| bytes.len());
+        assert!(much.into_iter().all(|result| result.is_ok()));
+        drop(pool);
+    });
+    case.assert_killed(application);
+    assert_nobody_left(case);
+});
