@@ -21,4 +21,5 @@ pub(crate) mod processor;
 pub(crate) mod ring;
 pub(crate) mod shared;
 pub(crate) mod socket;
+pub(crate) mod trace;
 pub(crate) mod work;

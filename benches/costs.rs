@@ -1,0 +1,361 @@
+//! Does it still make as few system calls as it did? Fixed workloads, each in a process that is stopped at every call
+//! that it and its workers make.
+//!
+//! Counts do not depend on how fast a machine is, but they do on who sleeps: who waits spins for a while and sleeps then, and
+//! on a busy machine more of them sleep. So each workload is done in batches, and the batch with the fewest calls
+//! counts: a call that is made for each item, message or process is in all of them, and one that was only made because
+//! somebody else had the processor is not. What must hold however busy the machine is counted on one
+//! processor, where every wait is a sleep.
+//!
+//! Each bound stands beside what was measured when it was set. To tighten one: run `cargo bench --bench costs` a few times,
+//! write the largest figure that it prints down as `measured`, and leave room for what the comment there says.
+//!
+//! It takes a few seconds, and fails with what was called in the fewest-call batch.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run is to stop")]
+
+mod baseline;
+
+use std::env;
+use std::fmt::Write;
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::Duration;
+
+use multiprocess::{AsyncResult, Lock, Pipe, Pool, Process, Queue, StartMethod};
+
+use baseline::processor::stay_on;
+use baseline::trace::{Batch, batches, between_marks};
+use baseline::work::square;
+
+/// The argument before the name of a workload that this process is to do.
+const WORKLOAD: &str = "--workload";
+
+struct Workload {
+    name: &'static str,
+    /// What one of is counted.
+    unit: &'static str,
+    run: fn(),
+    /// How many there are in a batch.
+    each: u64,
+    own: Bound,
+    others: Bound,
+}
+
+/// System calls for each.
+struct Bound {
+    measured: f64,
+    most: f64,
+}
+
+const fn bound(measured: f64, most: f64) -> Bound {
+    Bound { measured, most }
+}
+
+const ITEMS: u64 = 1_000_000;
+const CALLS: u64 = 500;
+const SLEEPY_CALLS: u64 = 200;
+const ASYNC_CALLS: u64 = 2000;
+const MESSAGES: u64 = 10_000;
+const LOCKS: u64 = 10_000;
+const STARTS: u64 = 5;
+
+const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "map of 10^6 items",
+        unit: "item",
+        run: map_million,
+        each: ITEMS,
+        // A call for each message of the hundred that a map is, and no more; one for each item would be 1.
+        own: bound(0.000_06, 0.0005),
+        others: bound(0.000_02, 0.0005),
+    },
+    Workload {
+        name: "apply, back to back",
+        unit: "call",
+        run: apply,
+        each: CALLS,
+        // `getpid`. Stopped there, the program lets the worker fall asleep, which has then to be woken, and often falls
+        // asleep itself: as below, at most.
+        own: bound(2.42, 5.0),
+        others: bound(1.14, 2.5),
+    },
+    Workload {
+        name: "apply, all on one processor",
+        unit: "call",
+        run: apply_on_one,
+        each: SLEEPY_CALLS,
+        // `getpid`, a word to the worker, a look for the word from it, asleep, that word: five. Who is scheduled first saves
+        // one or two.
+        own: bound(4.33, 5.0),
+        others: bound(1.76, 2.5),
+    },
+    Workload {
+        name: "apply_async, 2,000 outstanding",
+        unit: "call",
+        run: apply_async,
+        each: ASYNC_CALLS,
+        // Three `getpid`. The rest is for the pool's lock and for workers that are woken, which on a busy machine is up to
+        // two for each.
+        own: bound(5.26, 8.0),
+        others: bound(0.77, 2.0),
+    },
+    Workload {
+        name: "Queue under load",
+        unit: "message",
+        run: queue,
+        each: MESSAGES,
+        // None while neither side sleeps; a busy machine has them sleep now and then in each batch.
+        own: bound(0.0, 0.01),
+        others: bound(0.0, 0.01),
+    },
+    Workload {
+        name: "Pipe under load",
+        unit: "message",
+        run: pipe,
+        each: MESSAGES,
+        own: bound(0.0, 0.01),
+        others: bound(0.0, 0.01),
+    },
+    Workload {
+        name: "Lock and unlock, uncontended",
+        unit: "lock",
+        run: lock,
+        each: LOCKS,
+        own: bound(0.0, 0.0),
+        others: bound(0.0, 0.0),
+    },
+    Workload {
+        name: "Process by the fork server, started and joined",
+        unit: "process",
+        run: start_by_fork_server,
+        each: STARTS,
+        // The same in every batch, but for one or two of a wait that is interrupted.
+        own: bound(44.0, 46.0),
+        others: bound(40.0, 42.0),
+    },
+    Workload {
+        name: "Process by Spawn, started and joined",
+        unit: "process",
+        run: start_by_spawn,
+        each: STARTS,
+        own: bound(44.0, 46.0),
+        // With those of the dynamic linker and of the C library, of which another version makes some more.
+        others: bound(164.0, 190.0),
+    },
+    Workload {
+        name: "pool of 2, built, asked twice, dropped",
+        unit: "pool",
+        run: pool_life,
+        each: 1,
+        // Who waits for whom makes some ten of them.
+        own: bound(138.0, 155.0),
+        others: bound(97.0, 115.0),
+    },
+    Workload {
+        name: "pool of 2, idle for a fifth of a second",
+        unit: "rest",
+        run: idle_pool,
+        each: 1,
+        // The sleep of this program: nobody polls.
+        own: bound(1.0, 1.0),
+        others: bound(0.0, 0.0),
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [WORKLOAD, name] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let workload = WORKLOADS.iter().find(|workload| workload.name == name);
+        (workload.unwrap().run)();
+        return ExitCode::SUCCESS;
+    }
+    // `--test` is every bench once: this one has a step of its own.
+    if arguments
+        .iter()
+        .any(|argument| argument == "--list" || argument == "--test")
+    {
+        return ExitCode::SUCCESS;
+    }
+    let mut faults = String::new();
+    println!("\nSystem calls, by the program itself and by all processes below it:\n");
+    for workload in WORKLOADS {
+        check(workload, &mut faults);
+    }
+    if faults.is_empty() {
+        println!();
+        return ExitCode::SUCCESS;
+    }
+    println!("\nMore than there may be:\n{faults}");
+    ExitCode::FAILURE
+}
+
+fn check(workload: &Workload, faults: &mut String) {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([WORKLOAD, workload.name]);
+    // Cargo's, in each folder of which the dynamic linker would look for each library.
+    command.env_remove("LD_LIBRARY_PATH");
+    let batches = batches(command).unwrap_or_else(|error| panic!("{}: {error}", workload.name));
+    let Workload { name, unit, .. } = workload;
+    for (who, bound, of) in [
+        ("itself", &workload.own, own as fn(&Batch) -> u64),
+        ("others", &workload.others, others),
+    ] {
+        let fewest = batches.iter().min_by_key(|batch| of(batch)).unwrap();
+        let value = of(fewest) as f64 / workload.each as f64;
+        println!(
+            "{name:50} {who} {value:>10.6} for each {unit}, at most {}; {} when that was set",
+            bound.most, bound.measured
+        );
+        if value > bound.most {
+            let calls = if who == "itself" {
+                &fewest.own
+            } else {
+                &fewest.others
+            };
+            let summary = calls.summary();
+            writeln!(
+                faults,
+                "* {name}: {who} {value} for each {unit}, and not {}: in a batch {summary}",
+                bound.most
+            )
+            .unwrap();
+        }
+    }
+}
+
+fn own(batch: &Batch) -> u64 {
+    batch.own.total()
+}
+
+fn others(batch: &Batch) -> u64 {
+    batch.others.total()
+}
+
+fn two_workers() -> Pool {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    assert_eq!(pool.apply(3, square).unwrap(), 9);
+    pool
+}
+
+fn map_million() {
+    let pool = two_workers();
+    for _ in 0..8 {
+        let squares = between_marks(|| pool.map(0..ITEMS, square).unwrap());
+        assert_eq!(squares.len() as u64, ITEMS);
+    }
+}
+
+fn calls(pool: &Pool, count: u64) {
+    between_marks(|| {
+        for x in 0..count {
+            assert_eq!(pool.apply(black_box(x), square).unwrap(), square(x));
+        }
+    });
+}
+
+fn apply() {
+    let pool = two_workers();
+    (0..10).for_each(|_| calls(&pool, CALLS));
+}
+
+fn apply_on_one() {
+    stay_on(0);
+    let pool = two_workers();
+    (0..6).for_each(|_| calls(&pool, SLEEPY_CALLS));
+}
+
+fn apply_async() {
+    let pool = two_workers();
+    for _ in 0..5 {
+        between_marks(|| {
+            let start = |x| pool.apply_async(x, square);
+            let calls: Vec<AsyncResult<u64>> = (0..ASYNC_CALLS).map(start).collect();
+            for (x, call) in (0..).zip(calls) {
+                assert_eq!(call.get().unwrap(), square(x));
+            }
+        });
+    }
+}
+
+fn queue() {
+    const BATCHES: u64 = 30;
+    let queue = Queue::<u64>::new().unwrap();
+    let put_all = |queue: Queue<u64>| {
+        (0..BATCHES * MESSAGES).for_each(|number| queue.put(number).unwrap());
+    };
+    let child = Process::spawn(queue.clone(), put_all).unwrap();
+    for batch in 0..BATCHES {
+        between_marks(|| {
+            for number in batch * MESSAGES..(batch + 1) * MESSAGES {
+                assert_eq!(queue.get().unwrap(), number);
+            }
+        });
+    }
+    child.join().unwrap();
+}
+
+fn pipe() {
+    const BATCHES: u64 = 30;
+    let (here, there) = Pipe::<u64>::pair().unwrap();
+    let send_all = |pipe: Pipe<u64>| {
+        (0..BATCHES * MESSAGES).for_each(|number| pipe.send(number).unwrap());
+    };
+    let child = Process::spawn(there, send_all).unwrap();
+    for batch in 0..BATCHES {
+        between_marks(|| {
+            for number in batch * MESSAGES..(batch + 1) * MESSAGES {
+                assert_eq!(here.recv().unwrap(), number);
+            }
+        });
+    }
+    child.join().unwrap();
+}
+
+fn lock() {
+    let number = Lock::new(0_u64).unwrap();
+    *number.lock().unwrap() += 1;
+    between_marks(|| (0..LOCKS).for_each(|_| *number.lock().unwrap() += 1));
+    assert_eq!(*number.lock().unwrap(), LOCKS + 1);
+}
+
+fn starts(method: StartMethod) {
+    let start = || {
+        let child = Process::builder().start_method(method);
+        child.spawn((), |()| ()).unwrap().join().unwrap();
+    };
+    start();
+    for _ in 0..4 {
+        between_marks(|| (0..STARTS).for_each(|_| start()));
+    }
+}
+
+fn start_by_fork_server() {
+    starts(StartMethod::ForkServer);
+}
+
+fn start_by_spawn() {
+    starts(StartMethod::Spawn);
+}
+
+fn pool_life() {
+    drop(two_workers());
+    for _ in 0..8 {
+        between_marks(|| {
+            let pool = Pool::builder().workers(2).build().unwrap();
+            let answers = [3, 4].map(|x| pool.apply(x, square).unwrap());
+            assert_eq!(answers, [9, 16]);
+            drop(pool);
+        });
+    }
+}
+
+fn idle_pool() {
+    let pool = two_workers();
+    sleep(Duration::from_millis(50));
+    for _ in 0..3 {
+        between_marks(|| sleep(Duration::from_millis(200)));
+    }
+    drop(pool);
+}
