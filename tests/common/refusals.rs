@@ -2,7 +2,7 @@
 //! `seccomp` notifications. What that process starts is under the same supervision, also after it has executed a program.
 
 use super::unsafely::{self, Listener};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -98,7 +98,7 @@ pub(crate) fn supervised(body: impl FnOnce(Refusals)) -> bool {
     if let Some(number) = i32::try_from(number).ok().filter(|number| *number > 0) {
         supervise(&Listener::of(child, number), child, words);
     }
-    match waitpid(child, None).unwrap() {
+    match unsafely::wait_for(child) {
         WaitStatus::Exited(_, 0) => number > 0,
         other => panic!("the supervised process ended by {other:?}"),
     }

@@ -70,13 +70,23 @@ pub(crate) fn set_environment(name: &str, value: &str) {
 pub(crate) fn in_fork(body: impl FnOnce()) -> i32 {
     // SAFETY: called in a process that runs one test only, on its only busy thread: the child finds no lock held.
     match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None).unwrap() {
+        ForkResult::Parent { child } => match wait_for(child) {
             nix::sys::wait::WaitStatus::Exited(_, code) => code,
             other => panic!("the fork ended by {other:?}"),
         },
         ForkResult::Child => {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
             exit_at_once(if result.is_ok() { 0 } else { 101 })
+        }
+    }
+}
+
+/// Waits until a child has ended, whatever interrupts that.
+pub(crate) fn wait_for(child: nix::unistd::Pid) -> nix::sys::wait::WaitStatus {
+    loop {
+        match nix::sys::wait::waitpid(child, None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            status => return status.unwrap(),
         }
     }
 }
@@ -124,7 +134,26 @@ fn die_half_way(path: &std::ffi::OsStr) {
 #[unsafe(link_section = ".init_array.00099")]
 static CONSTRUCTOR: extern "C" fn() = start_what_is_asked;
 
+/// With this in its environment, each image of the test binary, but for those that are forked from it, is interrupted each
+/// time that so many microseconds have passed.
+const STORM: &str = "MULTIPROCESS_TEST_STORM";
+
+fn begin_storm(micros: i64) {
+    extern "C" fn pass_by(_signal: i32) {}
+    let action = SigAction::new(
+        SigHandler::Handler(pass_by),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing.
+    unsafe { nix::sys::signal::sigaction(Signal::SIGALRM, &action) }.unwrap();
+    alarm_every(micros);
+}
+
 extern "C" fn start_what_is_asked() {
+    if let Some(micros) = env::var(STORM).ok().and_then(|micros| micros.parse().ok()) {
+        begin_storm(micros);
+    }
     if let Some(path) = env::var_os(DIES_HALF_WAY) {
         die_half_way(&path);
     }

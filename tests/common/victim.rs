@@ -1,9 +1,9 @@
 //! Processes that are killed at any instant of what they do: forks of the test's own process, of which it takes thousands.
 
 use super::census;
-use super::unsafely::fork_child;
+use super::unsafely::{fork_child, wait_for};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl Victim {
     /// Kills it and waits until it is dead. Fails if its body had failed.
     pub(crate) fn kill(self) {
         kill(self.pid, Signal::SIGKILL).unwrap();
-        let status = waitpid(self.pid, None).unwrap();
+        let status = wait_for(self.pid);
         let is_as_it_should = matches!(
             status,
             WaitStatus::Signaled(_, Signal::SIGKILL, _) | WaitStatus::Exited(_, 0)
