@@ -84,7 +84,7 @@ pub(crate) fn in_own_process(test: &str, limit: Duration, body: impl FnOnce() + 
     );
     // What it has measured, without what libtest says.
     let is_ours =
-        |line: &&str| line.starts_with("told ") || line.contains('=') || line.contains(" us");
+        |line: &&str| line.starts_with("fault row ") || line.contains('=') || line.contains(" us");
     for line in ended.stdout.lines().filter(is_ours) {
         println!("{line}");
     }

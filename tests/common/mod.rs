@@ -204,6 +204,7 @@ pub(crate) fn pool(method: StartMethod, workers: usize) -> Pool {
 
 /// Checks that the pool still does what a pool does, on every worker.
 pub(crate) fn assert_serves(pool: &Pool) {
+    fault::served(pool);
     let doubled = pool.map(0..100_u64, |number| number * 2).unwrap();
     assert_eq!(
         doubled,

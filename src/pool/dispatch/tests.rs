@@ -22,7 +22,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// How many schedules are tried in a run.
+/// How many schedules are tried in a run, if `MULTIPROCESS_TEST_SCHEDULES` says nothing else.
 const SCHEDULES: u32 = 2000;
 
 #[test]
@@ -33,11 +33,13 @@ fn every_item_has_exactly_one_outcome_nobody_idles_and_deadlines_are_kept() {
         || now.unwrap_or_default().as_nanos() as u64,
         |seed| seed.parse().unwrap(),
     );
+    let schedules_wanted = std::env::var("MULTIPROCESS_TEST_SCHEDULES").ok();
+    let schedules_wanted = schedules_wanted.map(|count| count.parse().unwrap());
     println!("MULTIPROCESS_TEST_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig {
-        cases: SCHEDULES,
+        cases: schedules_wanted.unwrap_or(SCHEDULES),
         failure_persistence: None,
         ..ProptestConfig::default()
     };
