@@ -85,10 +85,14 @@ pub(crate) enum Overdue {
     Stuck,
 }
 
+/// The most items of a piece, however little they take: what is pulled ahead of who takes results slowly is a few pieces for
+/// each worker. More would save nothing, since a round trip is far below what so many take.
+const PIECE_ITEMS_MAX: usize = 1 << 17;
+
 /// How many items make a piece.
 pub(crate) fn piece_items(nanos_per_item: Option<f64>) -> usize {
     match nanos_per_item {
         None => 1,
-        Some(nanos) => (PIECE_NANOS / nanos.max(0.1)).max(1.0) as usize,
+        Some(nanos) => ((PIECE_NANOS / nanos.max(0.1)) as usize).clamp(1, PIECE_ITEMS_MAX),
     }
 }

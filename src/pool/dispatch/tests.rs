@@ -114,3 +114,19 @@ fn a_worker_lacks_items_only_while_it_would_be_given_some() {
     dispatcher.close(job, &mut Vec::new());
     assert!(dispatcher.lacks_items());
 }
+
+#[test]
+fn what_is_pulled_ahead_is_bounded_however_little_an_item_takes() {
+    let mut dispatcher = Dispatcher::new(2);
+    dispatcher.up(0);
+    dispatcher.up(1);
+    let job = dispatcher.open(Terms::default());
+    for round in 0..100 {
+        dispatcher.submit(job, round as u64, round, 1);
+        dispatcher.feed(&mut Vec::new());
+        let worker = usize::from(dispatcher.items_with(0) == 0);
+        assert!(dispatcher.finished(worker, 1, 0).is_some());
+    }
+    let enough = dispatcher.enough_items(job);
+    assert!(enough > 100_000 && enough <= 1_000_000, "{enough} items");
+}
