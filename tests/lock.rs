@@ -7,7 +7,7 @@ mod common;
 use common::many::{Random, join_all, kill_and_wait, scaled, start, start_many};
 use common::meet::{Ear, say};
 use common::{LONG_LIMIT, each_method, each_method_alone};
-use multiprocess::{Lock, OwnerDied, Pool, RLock};
+use multiprocess::{Lock, OwnerDied, Pool, RLock, Value};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,54 @@ each_method_alone!(
             assert!(guard.iter().all(|part| *part == guard[0]), "{guard:?}");
         }
         counting.into_iter().for_each(kill_and_wait);
+        eprintln!("{deaths} deaths were seen from here");
+    }
+);
+
+each_method_alone!(
+    holders_killed_at_any_instant_hand_an_rlock_on,
+    LONG_LIMIT,
+    |method| {
+        let lock = RLock::new().unwrap();
+        let inside = Value::new(0_u32).unwrap();
+        let both = (lock.clone(), inside.clone());
+        let mut random = Random::new();
+        let hold = |(lock, inside): (RLock, Value<u32>)| {
+            loop {
+                let outer = match lock.lock_timeout(SOON) {
+                    Ok(None) => return,
+                    Ok(Some(guard)) => guard,
+                    Err(died) => died.into_guard(),
+                };
+                inside.set(std::process::id());
+                // Who holds it already is told of nobody's death.
+                drop(lock.lock().unwrap());
+                assert_eq!(inside.get(), std::process::id());
+                drop(outer);
+            }
+        };
+        let mut holding: Vec<_> = start_many(method, 3, &both, hold);
+        let mut deaths = 0;
+        for _ in 0..scaled(150) {
+            random.pause(Duration::from_micros(300));
+            let one = usize::try_from(random.below(3)).unwrap();
+            let another = start(method, both.clone(), hold);
+            let one = std::mem::replace(&mut holding[one], another);
+            assert!(one.is_alive(), "two were inside, or nobody handed it on");
+            kill_and_wait(one);
+            let guard = match lock.lock_timeout(SOON) {
+                Ok(guard) => guard.expect("nobody hands the lock on"),
+                Err(died) => {
+                    deaths += 1;
+                    died.into_guard()
+                }
+            };
+            inside.set(std::process::id());
+            drop(lock.lock().unwrap());
+            assert_eq!(inside.get(), std::process::id());
+            drop(guard);
+        }
+        holding.into_iter().for_each(kill_and_wait);
         eprintln!("{deaths} deaths were seen from here");
     }
 );
