@@ -88,8 +88,8 @@ const WORKLOADS: &[Workload] = &[
         each: SLEEPY_CALLS,
         // `getpid`, a word to the worker, a look for the word from it, asleep, that word: five. Who is scheduled first saves
         // one or two.
-        own: bound(4.33, 5.0),
-        others: bound(1.76, 2.5),
+        own: bound(5.0, 6.5),
+        others: bound(2.0, 3.0),
     },
     Workload {
         name: "apply_async, 2,000 outstanding",
@@ -107,16 +107,16 @@ const WORKLOADS: &[Workload] = &[
         run: queue,
         each: MESSAGES,
         // None while neither side sleeps; a busy machine has them sleep now and then in each batch.
-        own: bound(0.0, 0.01),
-        others: bound(0.0, 0.01),
+        own: bound(0.009, 0.05),
+        others: bound(0.009, 0.05),
     },
     Workload {
         name: "Pipe under load",
         unit: "message",
         run: pipe,
         each: MESSAGES,
-        own: bound(0.0, 0.01),
-        others: bound(0.0, 0.01),
+        own: bound(0.009, 0.05),
+        others: bound(0.009, 0.05),
     },
     Workload {
         name: "Lock and unlock, uncontended",
@@ -142,7 +142,7 @@ const WORKLOADS: &[Workload] = &[
         each: STARTS,
         own: bound(44.0, 46.0),
         // With those of the dynamic linker and of the C library, of which another version makes some more.
-        others: bound(164.0, 190.0),
+        others: bound(172.0, 195.0),
     },
     Workload {
         name: "pool of 2, built, asked twice, dropped",
@@ -150,8 +150,8 @@ const WORKLOADS: &[Workload] = &[
         run: pool_life,
         each: 1,
         // Who waits for whom makes some ten of them.
-        own: bound(138.0, 155.0),
-        others: bound(97.0, 115.0),
+        own: bound(141.0, 165.0),
+        others: bound(112.0, 135.0),
     },
     Workload {
         name: "pool of 2, idle for a fifth of a second",
