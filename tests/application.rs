@@ -9,9 +9,10 @@ use common::alone::{
     Application, Ended, GONE_LIMIT, Running, act_and_method, copy_of_this_binary, role, role_of,
 };
 use common::census::{ProcessInfo, poll, process};
+use common::fault::{self, every_fault_row, fault_row};
 use common::meet::{Ear, Gate, pass, say};
-use common::unsafely::{end_by, plays_before_main};
-use common::{LIMIT, assert_serves, every_method, pool};
+use common::unsafely::{at_exit, end_by, plays_before_main};
+use common::{LIMIT, assert_serves, pool};
 use multiprocess::{Pool, Process, StartMethod};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -64,13 +65,19 @@ fn application() {
             wait_for_word();
             std::process::exit(5);
         }
+        "exits slowly" => {
+            // Handlers run in reverse: this one when the library's has run.
+            at_exit(start_at_the_end);
+            sleep_elsewhere(method);
+            wait_for_word();
+            std::process::exit(5);
+        }
         "goes on" => {
             let early = pool(method, 2);
             assert_serves(&early);
             say(&path("EAR"), "ready");
             wait_for_word();
-            assert_serves(&pool(method, 2));
-            assert_eq!(process_says_hello(method), "hello");
+            start_anew(method);
             // A worker that died is replaced, too.
             assert!(
                 early
@@ -84,11 +91,22 @@ fn application() {
         "begins late" => {
             say(&path("EAR"), "ready");
             wait_for_word();
-            assert_serves(&pool(method, 2));
-            assert_eq!(process_says_hello(method), "hello");
+            start_anew(method);
         }
         _ => unreachable!("{act}"),
     }
+}
+
+extern "C" fn start_at_the_end() {
+    let role = role().unwrap();
+    let (_, method) = act_and_method(&role);
+    let started = Process::builder().start_method(method).spawn((), |()| ());
+    let line = match started {
+        Ok(_) => "started at the end".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    // Not as a test prints, which is kept for a report.
+    nix::unistd::write(std::io::stdout(), line.as_bytes()).unwrap();
 }
 
 /// As [`sleep_in_workers`], while this thread goes on. Where a second one would be in the way, the processes are no pool's.
@@ -158,6 +176,14 @@ fn wait_for_word() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
+/// Starts a process and a pool, and says so.
+fn start_anew(method: StartMethod) {
+    assert_eq!(process_says_hello(method), "hello");
+    say(&path("EAR"), "a process");
+    assert_serves(&pool(method, 2));
+    say(&path("EAR"), "a pool");
+}
+
 fn process_says_hello(method: StartMethod) -> String {
     Process::builder()
         .start_method(method)
@@ -199,6 +225,7 @@ impl Busy {
     /// After something was done to the application: it ends, and within moments so has all that it started.
     fn end(self) -> Ended {
         let ended = self.running.wait(GONE_LIMIT);
+        fault::answered("its end");
         let left = poll(
             GONE_LIMIT,
             || {
@@ -209,6 +236,7 @@ impl Busy {
             },
             |left| *left == 0,
         );
+        fault::over("nothing is left");
         let left_by_name: Vec<_> = self
             .family
             .iter()
@@ -226,59 +254,80 @@ fn panics_told(ended: &Ended) -> usize {
     ended.stderr.matches("panicked at").count()
 }
 
-every_method!(killed_while_workers_work_it_leaves_nothing, |method| {
+every_fault_row!(killed_while_workers_work_it_leaves_nothing, |method| {
     let busy = Busy::start("sleeps", method);
+    fault::strike();
     busy.running.signal(Signal::SIGKILL);
     assert_eq!(busy.end().status.signal(), Some(9));
 });
 
-every_method!(killed_while_workers_idle_it_leaves_nothing, |method| {
+every_fault_row!(killed_while_workers_idle_it_leaves_nothing, |method| {
     let busy = Busy::start("idles", method);
+    fault::strike();
     busy.running.signal(Signal::SIGKILL);
     assert_eq!(busy.end().status.signal(), Some(9));
 });
 
-every_method!(
+every_fault_row!(
     killed_while_pools_inside_workers_work_it_leaves_nothing,
     |method| {
         let busy = Busy::start("nests", method);
+        fault::strike();
         busy.running.signal(Signal::SIGKILL);
         assert_eq!(busy.end().status.signal(), Some(9));
     }
 );
 
-every_method!(terminated_while_workers_work_it_leaves_nothing, |method| {
+every_fault_row!(terminated_while_workers_work_it_leaves_nothing, |method| {
     let busy = Busy::start("sleeps", method);
+    fault::strike();
     busy.running.signal(Signal::SIGTERM);
     let ended = busy.end();
     assert_eq!(ended.status.signal(), Some(15));
     assert_eq!(panics_told(&ended), 0, "{ended:?}");
 });
 
-every_method!(aborted_while_workers_work_it_leaves_nothing, |method| {
+every_fault_row!(aborted_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("aborts", method);
+    fault::strike();
     busy.running.write("now\n");
     assert_eq!(busy.end().status.signal(), Some(6));
 });
 
-every_method!(panicked_while_workers_work_it_leaves_nothing, |method| {
+every_fault_row!(panicked_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("panics", method);
+    fault::strike();
     busy.running.write("now\n");
     let ended = busy.end();
     assert_eq!(ended.status.code(), Some(101));
     assert_eq!(panics_told(&ended), 1, "its own only: {ended:?}");
 });
 
-every_method!(exited_while_workers_work_it_leaves_nothing, |method| {
+every_fault_row!(exited_while_workers_work_it_leaves_nothing, |method| {
     let mut busy = Busy::start("exits", method);
+    fault::strike();
     busy.running.write("now\n");
     assert_eq!(busy.end().status.code(), Some(5));
 });
 
-every_method!(
+fault_row!(
+    exited_while_a_handler_starts_processes_it_leaves_nothing,
+    |method| {
+        let mut busy = Busy::start("exits slowly", method);
+        fault::strike();
+        busy.running.write("now\n");
+        let ended = busy.end();
+        assert_eq!(ended.status.code(), Some(5));
+        let why = "the program has come to its end";
+        assert!(ended.stdout.contains(why), "{}", ended.stdout);
+    }
+);
+
+every_fault_row!(
     interrupted_with_its_whole_group_it_ends_at_once_and_quietly,
     |method| {
         let busy = Busy::start("sleeps", method);
+        fault::strike();
         busy.running.signal_group(Signal::SIGINT);
         let ended = busy.end();
         assert_eq!(ended.status.signal(), Some(2));
@@ -286,10 +335,11 @@ every_method!(
     }
 );
 
-every_method!(
+every_fault_row!(
     interrupted_while_idle_with_its_whole_group_it_ends_at_once_and_quietly,
     |method| {
         let busy = Busy::start("idles", method);
+        fault::strike();
         busy.running.signal_group(Signal::SIGINT);
         let ended = busy.end();
         assert_eq!(ended.status.signal(), Some(2));
@@ -308,8 +358,13 @@ fn with_changed_executable(act: &str, method: StartMethod, change: fn(&Path)) {
         .piped_stdin()
         .start();
     assert_eq!(ear.hear(), "ready");
+    fault::strike();
     change(&executable);
     running.write("now\n");
+    assert_eq!(ear.hear(), "a process");
+    fault::answered("a new process");
+    assert_eq!(ear.hear(), "a pool");
+    fault::over("all of a new pool's workers serve");
     let ended = running.wait(LIMIT);
     assert!(
         ended.status.success() && ended.stdout.contains("1 passed"),
@@ -324,7 +379,7 @@ fn replace(executable: &Path) {
     fs::rename(other, executable).unwrap();
 }
 
-every_method!(
+every_fault_row!(
     with_its_executable_deleted_it_still_starts_processes,
     |method| {
         for act in ["goes on", "begins late"] {
@@ -335,7 +390,7 @@ every_method!(
     }
 );
 
-every_method!(
+every_fault_row!(
     with_its_executable_replaced_it_still_starts_processes,
     |method| {
         for act in ["goes on", "begins late"] {
@@ -344,7 +399,7 @@ every_method!(
     }
 );
 
-every_method!(with_its_folder_gone_it_still_starts_processes, |method| {
+every_fault_row!(with_its_folder_gone_it_still_starts_processes, |method| {
     for act in ["goes on", "begins late"] {
         with_changed_executable(act, method, |executable| {
             fs::remove_dir_all(executable.parent().unwrap()).unwrap()

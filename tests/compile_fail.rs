@@ -1,6 +1,8 @@
 //! What the compiler must refuse, and what it must then say. `TRYBUILD=overwrite` writes the expected messages anew; read
 //! them before committing them.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 

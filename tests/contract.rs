@@ -1,6 +1,8 @@
 //! The contract, as its users type it: each name, each argument's place and each meaning, with no annotation that the
 //! contract does without. What breaks here breaks programs.
 
+mod common;
+
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

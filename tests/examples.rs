@@ -14,7 +14,7 @@ use common::alone::Application;
 use std::env;
 use std::process::Command;
 
-/// Runs an example to its end, which must be a success and leave no process behind; returns the lines that it printed.
+/// Runs an example to its end, which must be a success and leave neither a process nor a file behind; returns the lines that it printed.
 fn run(name: &str) -> Vec<String> {
     let test = env::current_exe().unwrap();
     let executable = test.ancestors().nth(2).unwrap().join("examples").join(name);
@@ -29,6 +29,7 @@ fn run(name: &str) -> Vec<String> {
     assert!(ended.status.success(), "{name}: {ended:#?}");
     assert_eq!(ended.stderr, "", "{name}");
     ended.assert_nothing_left();
+    ended.assert_no_files_left();
     ended.stdout.lines().map(str::to_owned).collect()
 }
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,13 +37,20 @@ fn named_tests(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Whether a test of this name is defined there, as a function or by a macro that makes one for each method.
-fn defines(source: &str, test: &str) -> bool {
-    source.match_indices(test).any(|(at, _)| {
+/// What makes the test of this name there: `fn`, or a macro that makes one for each method; and the source from its name on.
+fn definition<'source>(source: &'source str, test: &str) -> Option<(&'source str, &'source str)> {
+    source.match_indices(test).find_map(|(at, _)| {
         let (before, behind) = (source[..at].trim_end(), &source[at + test.len()..]);
-        let is_function = before.ends_with("fn") && behind.starts_with("()");
-        is_function || (before.ends_with("!(") && behind.starts_with(','))
+        let maker = before.rsplit(char::is_whitespace).next()?;
+        let is_function = maker == "fn" && behind.starts_with("()");
+        let is_made = maker.ends_with("!(") && behind.starts_with(',');
+        (is_function || is_made).then_some((maker, behind))
     })
+}
+
+/// The source of a file of tests; nothing where there is none.
+fn tests_in(file: &str) -> String {
+    fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap_or_default()
 }
 
 #[test]
@@ -50,13 +59,44 @@ fn every_promise_names_tests_that_exist() {
     let tests = named_tests(&text);
     let missing: Vec<_> = tests
         .iter()
-        .filter(|(file, test)| {
-            let path = root().join(format!("tests/{file}.rs"));
-            *test != "x" && !fs::read_to_string(path).is_ok_and(|source| defines(&source, test))
-        })
+        .filter(|(file, test)| *test != "x" && definition(&tests_in(file), test).is_none())
         .collect();
     assert!(missing.is_empty(), "no such test: {missing:#?}");
     assert!(tests.len() > 50, "{}", tests.len());
+}
+
+/// Tests behind rows of these tables in which nobody waits for word of a fault, or for service after it.
+const NOT_MEASURED: [&str; 11] = [
+    "every_call_ends_rightly_while_workers_are_killed_and_stopped",
+    "calls_that_wait_are_cancelled_and_never_run",
+    "an_iterator_that_panics_ends_its_imap",
+    "dropping_a_pool_terminates_it",
+    "a_fork_of_the_application_has_no_part_in_its_pools",
+    "a_fork_of_the_application_has_no_part_in_its_calls",
+    "a_crate_outside_works_with_fat_lto_and_panics_that_abort",
+    "a_daemon_is_ended_with_the_program",
+    "a_non_daemon_is_waited_for_at_the_end_of_the_program",
+    "a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not",
+    "with_all_streams_closed_it_serves",
+];
+
+#[test]
+fn every_fault_of_a_pool_and_of_the_program_is_measured() {
+    let text = read("docs/FAULTS.md");
+    let sections = ["A pool, and an item that misbehaves", "The program itself"];
+    let is_asked = |section: &&str| sections.contains(&section.lines().next().unwrap());
+    let mut rows = 0;
+    for section in text.split("\n## ").filter(is_asked) {
+        for (file, test) in named_tests(section) {
+            let source = tests_in(file);
+            let (maker, behind) = definition(&source, test).unwrap();
+            let body = behind.split("\n}").next().unwrap();
+            let is_row = maker.ends_with("fault_row!(") || body.contains("fault::row(");
+            assert_ne!(is_row, NOT_MEASURED.contains(&test), "{file}: {test}");
+            rows += usize::from(is_row);
+        }
+    }
+    assert!(rows > 40, "{rows}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod common;
 
 use common::census::{family, poll, process};
+use common::fault;
 use common::{LIMIT, assert_serves, each_method_alone, kill_hard, pool, unsafely};
 use multiprocess::{Process, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -158,23 +159,28 @@ const DIES_EARLY: &str = "LD_TRACE_LOADED_OBJECTS";
 
 #[test]
 fn a_process_that_dies_before_its_first_message_is_an_error_at_once() {
-    common::within(LIMIT, || {
-        let child = Process::builder()
-            .start_method(StartMethod::Spawn)
-            .env(DIES_EARLY, "1")
-            .spawn(1, |n: i32| n)
-            .unwrap();
-        let error = child.join().unwrap_err();
+    let name = "a_process_that_dies_before_its_first_message_is_an_error_at_once";
+    // One that is forked has no loader.
+    let method = StartMethod::Spawn;
+    let start = move || Process::builder().start_method(method);
+    let body = move || {
+        fault::strike();
+        let child = start().env(DIES_EARLY, "1").spawn(1, |n: i32| n);
+        let error = child.unwrap().join().unwrap_err();
+        fault::told(&error);
         assert!(error.is_crash(), "{error}");
         assert_eq!(error.exit_status().unwrap().code(), Some(0));
-    });
+        assert_eq!(start().spawn(1, |n: i32| n).unwrap().join(), Ok(1));
+        fault::over("another one serves");
+    };
+    common::within(LIMIT, move || fault::row(name, method, body));
 }
 
 #[test]
 fn workers_that_die_before_their_first_message_are_an_error_and_the_pool_recovers() {
     let name = "workers_that_die_before_their_first_message_are_an_error_and_the_pool_recovers";
     let test = common::alone::test_path(module_path!(), name);
-    common::alone::in_own_process(&test, LIMIT, || {
+    let body = || {
         let pool = pool(StartMethod::Spawn, 2);
         assert_serves(&pool);
         unsafely::set_environment(DIES_EARLY, "1");
@@ -183,7 +189,9 @@ fn workers_that_die_before_their_first_message_are_an_error_and_the_pool_recover
             kill_hard(pid);
             poll(LIMIT, || process(pid), Option::is_none);
         }
-        let results: Vec<_> = pool.imap(0..8_u32, |n| n).collect();
+        fault::strike();
+        let results = pool.imap(0..8_u32, |n| n).inspect(fault::watch);
+        let results: Vec<_> = results.collect();
         assert_eq!(results.len(), 8);
         assert!(
             results
@@ -192,5 +200,8 @@ fn workers_that_die_before_their_first_message_are_an_error_and_the_pool_recover
         );
         unsafely::unset_environment(DIES_EARLY);
         assert_serves(&pool);
+    };
+    common::alone::in_own_process(&test, LIMIT, move || {
+        fault::row(name, StartMethod::Spawn, body)
     });
 }

@@ -5,14 +5,15 @@
 mod common;
 
 use common::census::{family, poll, process};
+use common::fault::{self, fault_row};
 use common::meet::{Gate, pass};
 use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
-use multiprocess::{Pool, Process, StartMethod, TaskErrorKind};
+use multiprocess::{Pool, Process, SharedSlice, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -174,8 +175,8 @@ fn a_server_that_may_open_no_more_refuses_and_lives_on() {
         setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
         let servers = || -> Vec<u32> {
             let family = family(std::process::id(), alone::mark().as_deref());
-            let servers = family.iter().filter(|one| one.command == "forkserver");
-            servers.map(|server| server.pid).collect()
+            let servers = common::census::servers(&family);
+            servers.iter().map(|server| server.pid).collect()
         };
         for method in [StartMethod::ForkServer, StartMethod::Spawn] {
             let start = || Process::builder().start_method(method);
@@ -206,6 +207,37 @@ fn a_server_that_may_open_no_more_refuses_and_lives_on() {
             poll(LIMIT, multiprocess::active_children, Vec::is_empty);
             assert_eq!(start().spawn(2, |n: i32| n).unwrap().join().unwrap(), 2);
             assert!(servers().contains(&server));
+        }
+    });
+}
+
+#[test]
+fn what_a_refused_request_has_told_is_told_again() {
+    let name = "what_a_refused_request_has_told_is_told_again";
+    let test = alone::test_path(module_path!(), name);
+    alone::in_own_process(&test, LIMIT, || {
+        setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let start = || Process::builder().start_method(method).daemon(true);
+            let forever = |_: Vec<SharedSlice<u8>>| loop {
+                std::thread::park();
+            };
+            // More than there is room for, and then all that there is.
+            let slices = (0..15).map(|number| SharedSlice::from_slice(&[number; 1 << 16]).unwrap());
+            let slices: Vec<SharedSlice<u8>> = slices.collect();
+            for _ in 0..16 {
+                let _runs: Process<()> = start().spawn(Vec::new(), forever).unwrap();
+            }
+            let told = format!("by {method:?}");
+            unsafely::set_environment("TOLD", &told);
+            let refused = start().spawn(slices, forever).map(|_: Process<()>| ());
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("the server"), "{refused}");
+            let sleepers = multiprocess::active_children();
+            sleepers.iter().for_each(|one| kill_hard(one.pid()));
+            poll(LIMIT, multiprocess::active_children, Vec::is_empty);
+            let seen = start().spawn((), |()| std::env::var("TOLD").unwrap());
+            assert_eq!(seen.unwrap().join().unwrap(), told);
         }
     });
 }
@@ -287,19 +319,24 @@ fn a_directory_that_may_be_entered_and_not_read_is_the_processes_too() {
         fs::create_dir(&inner).unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).unwrap();
         fs::set_permissions(&inner, Permissions::from_mode(0o111)).unwrap();
-        // The superuser may read everything.
-        if nix::unistd::geteuid().is_root() {
-            unsafely::become_nobody();
-        }
-        std::env::set_current_dir(&inner).unwrap();
-        assert!(fs::read_dir(".").is_err(), "nothing is tested");
-        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
-            let child = Process::builder().start_method(method);
-            let there = child.spawn((), |()| fs::metadata(".").map(|it| inode(&it)).ok());
-            let here = fs::metadata(".").map(|it| inode(&it)).ok();
-            assert_eq!(there.unwrap().join().unwrap(), here);
-            assert!(here.is_some());
-        }
+        // In a fork, since who gives up the rights of the superuser could not take the directory away.
+        let code = unsafely::in_fork(|| {
+            // The superuser may read everything.
+            if nix::unistd::geteuid().is_root() {
+                unsafely::become_nobody();
+            }
+            std::env::set_current_dir(&inner).unwrap();
+            assert!(fs::read_dir(".").is_err(), "nothing is tested");
+            for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+                let child = Process::builder().start_method(method);
+                let there = child.spawn((), |()| fs::metadata(".").map(|it| inode(&it)).ok());
+                let here = fs::metadata(".").map(|it| inode(&it)).ok();
+                assert_eq!(there.unwrap().join().unwrap(), here);
+                assert!(here.is_some());
+            }
+        });
+        assert_eq!(code, 0, "see above");
+        fs::set_permissions(&inner, Permissions::from_mode(0o711)).unwrap();
     });
 }
 
@@ -351,18 +388,27 @@ fn a_constructor_that_starts_a_process_does_so_once() {
     ended.assert_nothing_left();
 }
 
-each_method_alone!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
+fault_row!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
+    let served = pool(method, 2);
+    // What it needs for asynchronous calls is there.
+    served.apply_async((), |()| ()).get().unwrap();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    // The lowest number that is free: what is open above it, whoever left that to this process, does not count.
+    let lowest = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
     let mut refusals = 0;
     // At each number of free descriptors another step is the first that has none.
     for free in 0..16 {
-        setrlimit(Resource::RLIMIT_NOFILE, open + free, hard).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, lowest + free, hard).unwrap();
+        fault::strike();
         let built = Pool::builder().workers(2).start_method(method).build();
+        if built.is_err() {
+            fault::answered("error");
+            assert_serves(&served);
+        }
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         if let Err(error) = built {
             refusals += 1;
-            let limit = format!("RLIMIT_NOFILE is {}", open + free);
+            let limit = format!("RLIMIT_NOFILE is {}", lowest + free);
             assert!(error.to_string().contains(&limit), "{free} free: {error}");
         }
     }
@@ -379,33 +425,44 @@ fn where_no_more_processes_may_run_that_limit_is_named() {
         if nix::unistd::geteuid().is_root() {
             unsafely::become_nobody();
         }
-        let served = pool(StartMethod::ForkServer, 1);
-        assert_serves(&served);
         let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
-        setrlimit(Resource::RLIMIT_NPROC, 2, hard).unwrap();
-        // The server was born under the former limit, and is held to that.
-        for server in family(std::process::id(), alone::mark().as_deref()) {
-            if server.command == "forkserver" {
-                kill_hard(server.pid);
-                poll(LIMIT, || server.is_gone(), |gone| *gone);
-            }
-        }
         for method in [StartMethod::ForkServer, StartMethod::Spawn] {
-            let refused = Pool::builder().workers(8).start_method(method).build();
-            let error = refused.unwrap_err().to_string();
-            assert!(error.contains("RLIMIT_NPROC is 2"), "{error}");
+            fault::row(name, method, || {
+                let served = pool(method, 1);
+                assert_serves(&served);
+                setrlimit(Resource::RLIMIT_NPROC, 2, hard).unwrap();
+                // The server was born under the former limit, and is held to that.
+                for server in family(std::process::id(), alone::mark().as_deref()) {
+                    if server.command == "forkserver" {
+                        kill_hard(server.pid);
+                        poll(LIMIT, || server.is_gone(), |gone| *gone);
+                    }
+                }
+                fault::strike();
+                let refused = Pool::builder().workers(8).start_method(method).build();
+                fault::answered("error");
+                let error = refused.unwrap_err().to_string();
+                assert!(error.contains("RLIMIT_NPROC is 2"), "{error}");
+                // Its worker went with the server that was killed, and is replaced where there is room.
+                setrlimit(Resource::RLIMIT_NPROC, hard, hard).unwrap();
+                assert_serves(&served);
+            });
         }
     });
 }
 
-each_method_alone!(where_memory_is_refused_that_limit_is_named, |method| {
+fault_row!(where_memory_is_refused_that_limit_is_named, |method| {
     let served = pool(method, 1);
+    // What it needs for asynchronous calls is there.
+    served.apply_async((), |()| ()).get().unwrap();
     let pages = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
     let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
     let limit = (pages << 12) + (3 << 20);
     setrlimit(Resource::RLIMIT_AS, limit, hard).unwrap();
+    fault::strike();
     let built = Pool::builder().workers(2).start_method(method).build();
+    fault::answered("error");
     assert_serves(&served);
     setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
     let error = built.unwrap_err().to_string();

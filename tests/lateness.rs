@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use multiprocess::{
     Array, Barrier, BoundedSemaphore, Condition, Event, Lock, Pipe, Queue, RLock, Semaphore,
 };

@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::census::{Census, poll, process};
-use common::{LIMIT, LONG_LIMIT, assert_serves, every_method_alone, kill_hard, pool};
-use multiprocess::Process;
+use common::census::{Census, IDLE, poll, process};
+use common::{LIMIT, LONG_LIMIT, assert_serves, every_method_alone, kill_hard};
+use multiprocess::{Pool, Process, StartMethod};
 use std::fs;
 
 /// Mappings that may come and go without being leaks: the allocator keeps and splits arenas, and a thread that is gone
@@ -18,6 +18,21 @@ fn mappings() -> usize {
         .unwrap()
         .lines()
         .count()
+}
+
+/// Makes a pool of two workers that are there.
+fn pool(method: StartMethod) -> Pool {
+    let pool = common::pool(method, 2);
+    assert_manned(&pool);
+    pool
+}
+
+/// Waits until each worker is alive and at work: one that is on its way yet, or was forked ahead of need and has not heard what
+/// it is to be, is in no count.
+fn assert_manned(pool: &Pool) {
+    let is_at_work = |pid| process(pid).is_some_and(|one| one.lives() && one.command != IDLE);
+    let is_manned = || pool.worker_pids().into_iter().all(is_at_work);
+    assert!(poll(LIMIT, is_manned, |manned| *manned));
 }
 
 /// Runs `rounds` after a first few, and compares.
@@ -34,7 +49,7 @@ fn assert_steady(warm_up: usize, rounds: usize, round: impl Fn()) {
 }
 
 every_method_alone!(ten_thousand_maps_leave_nothing, LONG_LIMIT, |method| {
-    let pool = pool(method, 2);
+    let pool = pool(method);
     assert_steady(100, 10_000, || {
         assert_eq!(
             pool.map(0..4_u32, |number| number + 1).unwrap(),
@@ -47,7 +62,7 @@ every_method_alone!(
     ten_thousand_applies_with_captures_leave_nothing,
     LONG_LIMIT,
     |method| {
-        let pool = pool(method, 2);
+        let pool = pool(method);
         assert_steady(100, 10_000, || {
             assert_eq!(
                 pool.with("a".to_owned())
@@ -61,7 +76,7 @@ every_method_alone!(
 
 every_method_alone!(two_hundred_pools_leave_nothing, LONG_LIMIT, |method| {
     assert_steady(3, 200, || {
-        let pool = pool(method, 2);
+        let pool = pool(method);
         assert_eq!(
             pool.map(0..4_u32, |number| number + 1).unwrap(),
             [1, 2, 3, 4]
@@ -99,20 +114,14 @@ every_method_alone!(
 );
 
 every_method_alone!(three_hundred_crashes_leave_nothing, LONG_LIMIT, |method| {
-    let pool = pool(method, 2);
-    let is_manned = || {
-        pool.worker_pids()
-            .into_iter()
-            .all(|pid| process(pid).is_some_and(|worker| worker.lives()))
-    };
+    let pool = pool(method);
     assert_steady(10, 300, || {
         assert!(
             pool.apply((), |()| kill_hard(std::process::id()))
                 .unwrap_err()
                 .is_crash()
         );
-        // A replacement may still be on its way, and would be missing from the first count.
-        assert!(poll(LIMIT, is_manned, |manned| *manned));
+        assert_manned(&pool);
     });
     assert_serves(&pool);
 });
@@ -121,7 +130,7 @@ every_method_alone!(
     a_thousand_dropped_imaps_leave_nothing,
     LONG_LIMIT,
     |method| {
-        let pool = pool(method, 2);
+        let pool = pool(method);
         assert_steady(10, 1000, || {
             let mut results = pool.imap(0..100_u32, |number| vec![number; 100]);
             assert_eq!(results.next().unwrap().unwrap(), [0; 100]);
@@ -131,7 +140,7 @@ every_method_alone!(
 );
 
 every_method_alone!(a_thousand_panics_leave_nothing, LONG_LIMIT, |method| {
-    let pool = pool(method, 2);
+    let pool = pool(method);
     assert_steady(10, 1000, || {
         assert!(
             pool.apply((), |()| panic!("again"))

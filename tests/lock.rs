@@ -7,7 +7,7 @@ mod common;
 use common::many::{Random, join_all, kill_and_wait, scaled, start, start_many};
 use common::meet::{Ear, say};
 use common::{LONG_LIMIT, each_method, each_method_alone};
-use multiprocess::{Lock, OwnerDied, Pool, RLock, Value};
+use multiprocess::{Lock, OwnerDied, Pool, Process, RLock, Value};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -345,23 +345,24 @@ fn a_thread_that_would_wait_for_itself_is_told() {
 
 #[test]
 fn a_guard_that_is_forgotten_is_held_until_its_thread_ends() {
-    let lock = Lock::new(3_u8).unwrap();
-    let other = lock.clone();
-    std::thread::spawn(move || std::mem::forget(other.lock().unwrap()))
-        .join()
-        .unwrap();
-    let guard = lock.lock_timeout(SOON).map(drop);
-    assert!(guard.is_err());
-    // One whose every handle is gone, and then others in the same memory.
-    let gone = Lock::new(1_u64).unwrap();
-    std::mem::forget(gone.lock().unwrap());
-    drop(gone);
-    let others: Vec<Lock<u64>> = (0..10).map(|n| Lock::new(n).unwrap()).collect();
-    assert!(
-        others
-            .iter()
-            .all(|other| other.try_lock().unwrap().is_some())
-    );
+    // Elsewhere, since its memory stays until the process ends.
+    let process = Process::spawn((), |()| {
+        let lock = Lock::new(3_u8).unwrap();
+        let other = lock.clone();
+        std::thread::spawn(move || std::mem::forget(other.lock().unwrap()))
+            .join()
+            .unwrap();
+        let guard = lock.lock_timeout(SOON).map(drop);
+        assert!(guard.is_err());
+        // One whose every handle is gone, and then others in the same memory.
+        let gone = Lock::new(1_u64).unwrap();
+        std::mem::forget(gone.lock().unwrap());
+        drop(gone);
+        let others: Vec<Lock<u64>> = (0..10).map(|n| Lock::new(n).unwrap()).collect();
+        let mut others = others.iter();
+        assert!(others.all(|other| other.try_lock().unwrap().is_some()));
+    });
+    process.unwrap().join().unwrap();
 }
 
 #[test]

@@ -5,12 +5,10 @@
 
 mod common;
 
-use common::fault;
+use common::fault::{self, fault_row};
 use common::meet::{Log, note};
 use common::unsafely::{exit_at_once, overflow_stack, segfault};
-use common::{
-    assert_crash_by_exit, assert_crash_by_signal, assert_serves, each_method_alone, kill_hard, pool,
-};
+use common::{assert_crash_by_exit, assert_crash_by_signal, assert_serves, kill_hard, pool};
 use multiprocess::{StartMethod, TaskError, TaskErrorKind};
 use nix::sys::signal::{Signal, raise};
 use std::collections::BTreeSet;
@@ -25,13 +23,8 @@ fn item_three<F: Fn(Item) -> u32 + Copy + 'static>(method: StartMethod, f: F) ->
     let pool = pool(method, 2);
     let workers = pool.worker_pids();
     let log = Log::new();
-    let mut results = Vec::new();
-    for result in pool.imap((0..8).map(|item| (log.path(), item)), f) {
-        if let Err(error) = &result {
-            fault::told(error);
-        }
-        results.push(result);
-    }
+    let items = (0..8).map(|item| (log.path(), item));
+    let mut results: Vec<_> = pool.imap(items, f).inspect(fault::watch).collect();
     assert_eq!(results.len(), 8);
     let error = results.remove(3).unwrap_err();
     let others: Vec<u32> = results.into_iter().map(Result::unwrap).collect();
@@ -88,7 +81,7 @@ fn assert_panic(error: &TaskError, message: &str, line: u32) {
     assert!(error.to_string().contains(message), "{error}");
 }
 
-each_method_alone!(an_item_that_kills_its_worker_is_a_crash, |method| {
+fault_row!(an_item_that_kills_its_worker_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             kill_hard(std::process::id());
@@ -102,7 +95,7 @@ each_method_alone!(an_item_that_kills_its_worker_is_a_crash, |method| {
     );
 });
 
-each_method_alone!(
+fault_row!(
     an_item_that_leaves_by_underscore_exit_is_a_crash,
     |method| {
         let error = item_three(method, |(log, item)| {
@@ -117,7 +110,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(an_item_that_exits_is_a_crash, |method| {
+fault_row!(an_item_that_exits_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             std::process::exit(7)
@@ -128,7 +121,7 @@ each_method_alone!(an_item_that_exits_is_a_crash, |method| {
     assert_crash_by_exit(&error, 7);
 });
 
-each_method_alone!(an_item_that_exits_with_success_is_a_crash, |method| {
+fault_row!(an_item_that_exits_with_success_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             std::process::exit(0)
@@ -139,7 +132,7 @@ each_method_alone!(an_item_that_exits_with_success_is_a_crash, |method| {
     assert_crash_by_exit(&error, 0);
 });
 
-each_method_alone!(
+fault_row!(
     an_item_that_exits_from_another_thread_is_a_crash,
     |method| {
         let error = item_three(method, |(log, item)| {
@@ -152,7 +145,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(an_item_that_segfaults_is_a_crash, |method| {
+fault_row!(an_item_that_segfaults_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             segfault();
@@ -162,7 +155,7 @@ each_method_alone!(an_item_that_segfaults_is_a_crash, |method| {
     assert_crash_by_signal(&error, Signal::SIGSEGV);
 });
 
-each_method_alone!(an_item_that_aborts_is_a_crash, |method| {
+fault_row!(an_item_that_aborts_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             std::process::abort()
@@ -173,7 +166,7 @@ each_method_alone!(an_item_that_aborts_is_a_crash, |method| {
     assert_crash_by_signal(&error, Signal::SIGABRT);
 });
 
-each_method_alone!(an_item_that_overflows_its_stack_is_a_crash, |method| {
+fault_row!(an_item_that_overflows_its_stack_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             overflow_stack(0);
@@ -184,7 +177,7 @@ each_method_alone!(an_item_that_overflows_its_stack_is_a_crash, |method| {
     assert_crash_by_signal(&error, Signal::SIGABRT);
 });
 
-each_method_alone!(an_item_that_is_terminated_is_a_crash, |method| {
+fault_row!(an_item_that_is_terminated_is_a_crash, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             raise(Signal::SIGTERM).unwrap();
@@ -194,7 +187,7 @@ each_method_alone!(an_item_that_is_terminated_is_a_crash, |method| {
     assert_crash_by_signal(&error, Signal::SIGTERM);
 });
 
-each_method_alone!(an_item_that_panics_while_it_panics_is_a_crash, |method| {
+fault_row!(an_item_that_panics_while_it_panics_is_a_crash, |method| {
     struct PanicsOnDrop;
     impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
@@ -211,7 +204,7 @@ each_method_alone!(an_item_that_panics_while_it_panics_is_a_crash, |method| {
     assert_crash_by_signal(&error, Signal::SIGABRT);
 });
 
-each_method_alone!(an_item_that_panics_with_a_literal_is_a_panic, |method| {
+fault_row!(an_item_that_panics_with_a_literal_is_a_panic, |method| {
     const LINE: u32 = line!() + 2;
     fn give_up() -> u32 {
         panic!("out of luck")
@@ -226,7 +219,7 @@ each_method_alone!(an_item_that_panics_with_a_literal_is_a_panic, |method| {
     assert_panic(&error, "out of luck", LINE);
 });
 
-each_method_alone!(
+fault_row!(
     an_item_that_panics_with_a_formatted_message_is_a_panic,
     |method| {
         const LINE: u32 = line!() + 2;
@@ -244,7 +237,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(an_item_that_unwraps_nothing_is_a_panic, |method| {
+fault_row!(an_item_that_unwraps_nothing_is_a_panic, |method| {
     const LINE: u32 = line!() + 2;
     fn give_up(hope: Option<u32>) -> u32 {
         hope.unwrap()
@@ -259,7 +252,7 @@ each_method_alone!(an_item_that_unwraps_nothing_is_a_panic, |method| {
     assert_panic(&error, "called `Option::unwrap()` on a `None` value", LINE);
 });
 
-each_method_alone!(an_item_that_panics_with_no_string_is_a_panic, |method| {
+fault_row!(an_item_that_panics_with_no_string_is_a_panic, |method| {
     let error = item_three(method, |(log, item)| {
         if begin(&log, item) {
             panic_any(42)
@@ -270,7 +263,7 @@ each_method_alone!(an_item_that_panics_with_no_string_is_a_panic, |method| {
     assert!(error.is_panic() && error.exit_status().is_none());
 });
 
-each_method_alone!(
+fault_row!(
     an_item_that_panics_with_a_payload_that_panics_when_dropped_is_contained,
     |method| {
         struct Bomb;
@@ -290,7 +283,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     a_panic_message_of_a_mebibyte_arrives_or_is_shortened,
     |method| {
         let error = item_three(method, |(log, item)| {
@@ -310,7 +303,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     an_error_is_told_in_one_line_whatever_the_panic_said,
     |method| {
         let error = item_three(method, |(log, item)| {

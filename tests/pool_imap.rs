@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::fault::{self, fault_row};
 use common::meet::{Gate, pass};
 use common::{assert_serves, each_method, pool};
 use multiprocess::TaskErrorKind;
@@ -206,17 +207,23 @@ each_method!(map_stops_at_the_first_failure, |method| {
     assert_serves(&pool);
 });
 
-each_method!(an_input_that_panics_here_panics_here, |method| {
+fault_row!(an_input_that_panics_here_panics_here, |method| {
     let pool = pool(method, 2);
     for at in [0, 1, 5, 5000] {
         let items = || {
-            (0..10_000_u32).inspect(move |&index| assert_ne!(index, at, "the input's own panic"))
+            (0..10_000_u32).inspect(move |&index| {
+                if index == at {
+                    fault::strike();
+                    panic!("the input's own panic");
+                }
+            })
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| pool.map(items(), |number| number)));
+        fault::answered("the panic");
         let payload = outcome.unwrap_err();
         assert!(
             payload
-                .downcast_ref::<String>()
+                .downcast_ref::<&str>()
                 .unwrap()
                 .contains("the input's own panic")
         );
@@ -225,12 +232,14 @@ each_method!(an_input_that_panics_here_panics_here, |method| {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             pool.imap(items(), |number| number).count()
         }));
+        fault::answered("the panic");
         assert!(outcome.is_err());
         assert_serves(&pool);
 
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             pool.imap_unordered(items(), |number| number).count()
         }));
+        fault::answered("the panic");
         assert!(outcome.is_err());
         assert_serves(&pool);
     }

@@ -5,11 +5,13 @@
 mod common;
 
 use common::census::{process, wait_until_gone};
+use common::fault::{self, fault_row};
 use common::meet::{Ear, Gate, Log, note, pass, say};
 use common::{assert_serves, each_method, each_method_alone, kill_hard, pool};
 use multiprocess::{Pool, PoolBuilder, TaskErrorKind, worker_state};
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -91,19 +93,43 @@ each_method!(
     }
 );
 
-each_method_alone!(
+/// Whether what an initializer fails of is gone.
+fn is_mended(log: &Path) -> bool {
+    log.with_extension("mended").exists()
+}
+
+/// Takes away what an initializer fails of: the pool serves from then on.
+fn mend(log: &Log, pool: &Pool) {
+    std::fs::write(log.path().with_extension("mended"), "").unwrap();
+    // A worker that failed before, or is about to, may be told of yet. When both have served, none is left.
+    let mut served = BTreeSet::new();
+    while served.len() < pool.workers() {
+        let pids = pool.job().chunk_size(1).map(0..8_u32, |_| {
+            sleep(Duration::from_millis(1));
+            std::process::id()
+        });
+        served.extend(pids.into_iter().flatten());
+    }
+    assert_serves(pool);
+}
+
+fault_row!(
     an_initializer_that_panics_is_an_error_of_the_next_call,
     |method| {
         let log = Log::new();
         let pool = builder(method, 2)
             .initializer(log.path(), |log: PathBuf| {
                 note(&log, 0);
-                panic!("no licence");
+                if !is_mended(&log) {
+                    fault::strike();
+                    panic!("no licence");
+                }
             })
             .build()
             .unwrap();
         for round in 1..4 {
             let error = pool.map(0..100_u32, |n| n).unwrap_err();
+            fault::told(&error);
             assert_eq!(error.panic_message(), Some("no licence"));
             assert!(error.to_string().contains("initializer"), "{error}");
             let error = pool.apply_async((), |()| 1_u8).get().unwrap_err();
@@ -117,22 +143,28 @@ each_method_alone!(
         }
         let mut results = pool.imap(0..100_u32, |n| n);
         assert!(results.next().unwrap().is_err() && results.next().is_none());
+        drop(results);
+        mend(&log, &pool);
     }
 );
 
-each_method_alone!(
+fault_row!(
     an_initializer_that_kills_its_worker_is_an_error_of_the_next_call,
     |method| {
         let log = Log::new();
         let pool = builder(method, 2)
             .initializer(log.path(), |log: PathBuf| {
                 note(&log, 0);
-                std::process::exit(9);
+                if !is_mended(&log) {
+                    fault::strike();
+                    std::process::exit(9);
+                }
             })
             .build()
             .unwrap();
         for _ in 0..3 {
             let error = pool.map(0..100_u32, |n| n).unwrap_err();
+            fault::told(&error);
             assert_eq!(error.kind(), TaskErrorKind::Crash, "{error}");
             assert_eq!(error.exit_status().unwrap().code(), Some(9));
             assert!(error.to_string().contains("initializer"), "{error}");
@@ -142,6 +174,7 @@ each_method_alone!(
             "{} starts for three calls",
             log.notes(1)[0]
         );
+        mend(&log, &pool);
     }
 );
 

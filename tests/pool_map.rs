@@ -22,6 +22,80 @@ each_method!(map_keeps_the_order_of_the_input, |method| {
     );
 });
 
+/// So many numbers that their results have a room of their own.
+const NUMBERS: u64 = 100_000;
+
+each_method!(many_numbers_come_back_each_in_its_place, |method| {
+    let pool = pool(method, 3);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let halves = pool.map(0..NUMBERS, |n| n as f32 / 2.0).unwrap();
+            assert!(halves.into_iter().eq((0..NUMBERS).map(|n| n as f32 / 2.0)));
+        });
+        scope.spawn(|| {
+            let words = (0..NUMBERS).map(|n| n.to_string());
+            let lengths = pool.map(words, |word| word.len()).unwrap();
+            assert!(
+                lengths
+                    .into_iter()
+                    .eq((0..NUMBERS).map(|n| n.to_string().len()))
+            );
+        });
+        scope.spawn(|| {
+            let job = pool.job().chunk_size(7);
+            let wide = job.map(0..NUMBERS, |n| -i128::from(n)).unwrap();
+            assert!(wide.into_iter().eq((0..NUMBERS).map(|n| -i128::from(n))));
+        });
+    });
+});
+
+/// An input that says how long it is, and is as long as it likes.
+struct Lies {
+    numbers: std::ops::Range<u64>,
+    said: usize,
+}
+
+impl Iterator for Lies {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.numbers.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let pulled = self.numbers.start as usize;
+        let left = self.said.saturating_sub(pulled);
+        (left, Some(left))
+    }
+}
+
+each_method!(an_input_may_be_longer_or_shorter_than_it_says, |method| {
+    let pool = pool(method, 2);
+    for len in [0, 1, NUMBERS - 1, NUMBERS, NUMBERS + 1, 3 * NUMBERS] {
+        let numbers = Lies {
+            numbers: 0..len,
+            said: NUMBERS as usize,
+        };
+        let results = pool.map(numbers, |n| n + 1).unwrap();
+        assert!(results.into_iter().eq(1..=len), "{len} items");
+    }
+});
+
+each_method!(numbers_come_back_though_workers_die_over_them, |method| {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = pool(method, 2);
+    let job = pool.with(folder.path().to_path_buf()).retries(3);
+    let results = job.map(0..NUMBERS, |folder, n| {
+        // Each of these dies once.
+        if n % 20_000 == 7_777 && std::fs::create_dir(folder.join(n.to_string())).is_ok() {
+            common::kill_hard(std::process::id());
+        }
+        n * 3
+    });
+    assert!(results.unwrap().into_iter().eq((0..NUMBERS).map(|n| n * 3)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+});
+
 each_method!(imap_keeps_the_order_of_the_input, |method| {
     let pool = pool(method, 3);
     let squares: Vec<u64> = pool

@@ -4,9 +4,10 @@
 
 mod common;
 
+use common::fault::{self, fault_row};
 use common::meet::{Gate, pass};
 use common::{assert_serves, each_method, each_method_alone, pool};
-use multiprocess::{Pool, Process, StartMethod};
+use multiprocess::{Pool, Process, Queue, StartMethod};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -57,6 +58,41 @@ each_method!(many_threads_use_one_pool_with_different_jobs, |method| {
             });
         }
     });
+    assert_serves(&pool);
+});
+
+fault_row!(many_threads_use_one_pool_and_one_queue, |method| {
+    const THREADS: u64 = 8;
+    let (pool, queue) = (pool(method, 2), Queue::bounded(20).unwrap());
+    fault::strike();
+    let (sum, product) = thread::scope(|scope| {
+        let getters: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| queue.iter().sum::<u64>()))
+            .collect();
+        let callers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (pool, queue) = (&pool, queue.clone());
+                scope.spawn(move || {
+                    let job = pool.with(queue.clone());
+                    // The workers put as well as this thread does.
+                    let put = |queue: &Queue<u64>, number| queue.put(number).unwrap();
+                    for round in 0..10 {
+                        job.map(0..50_u64, put).unwrap();
+                        queue.put(round).unwrap();
+                    }
+                    pool.apply(thread, |thread| thread + 1).unwrap()
+                })
+            })
+            .collect();
+        let product: u64 = callers.into_iter().map(|one| one.join().unwrap()).product();
+        queue.close();
+        let sum: u64 = getters.into_iter().map(|one| one.join().unwrap()).sum();
+        (sum, product)
+    });
+    fault::answered("all that eight threads wanted");
+    let of_each_thread = 10 * (0..50).sum::<u64>() + (0..10).sum::<u64>();
+    assert_eq!(sum, THREADS * of_each_thread);
+    assert_eq!(product, (1..=THREADS).product::<u64>());
     assert_serves(&pool);
 });
 
@@ -249,11 +285,14 @@ each_method_alone!(a_pool_that_never_worked_leaves_nothing, |method| {
     drop(pool(method, 8));
 });
 
-each_method_alone!(pools_made_on_threads_that_end_live_on, |method| {
+fault_row!(pools_made_on_threads_that_end_live_on, |method| {
     let pools: Vec<Pool> = (0..4)
         .map(|_| thread::spawn(move || pool(method, 2)).join().unwrap())
         .collect();
     for pool in &pools {
+        fault::strike();
+        assert_eq!(pool.apply(1, |one: u32| one), Ok(1));
+        fault::answered("an answer");
         assert_serves(pool);
     }
 });

@@ -5,7 +5,7 @@
 mod common;
 
 use common::census::{family, wait_until_gone};
-use common::fault;
+use common::fault::{self, fault_row};
 use common::meet::{Ear, Gate, pass, say};
 use common::{LONG_LIMIT, assert_serves, each_method_alone, kill_hard, pool};
 use multiprocess::TaskErrorKind;
@@ -45,7 +45,7 @@ fn die_when_grown_by(bytes: usize) {
     });
 }
 
-each_method_alone!(
+fault_row!(
     a_worker_killed_while_it_sends_200_mib_is_a_crash,
     LONG_LIMIT,
     |method| {
@@ -58,7 +58,7 @@ each_method_alone!(
                 scope.spawn(move || {
                     let victim = ear.hear_number();
                     thread::sleep(Duration::from_millis(delay_ms));
-                    fault::strike();
+                    fault::strike_at(victim);
                     kill_hard(victim);
                 });
                 let results = pool.with(said).imap(0..8_u8, |said: &PathBuf, item| {
@@ -92,7 +92,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     a_worker_killed_by_its_own_thread_while_it_sends_200_mib_is_a_crash,
     LONG_LIMIT,
     |method| {
@@ -109,6 +109,7 @@ each_method_alone!(
                 });
                 large
             })
+            .inspect(fault::watch)
             .collect();
         assert_eq!(results.len(), 8);
         for (item, result) in (0..).zip(results) {
@@ -128,7 +129,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     a_worker_killed_while_the_parent_sends_it_200_mib_is_a_crash,
     LONG_LIMIT,
     |method| {
@@ -150,11 +151,7 @@ each_method_alone!(
                 .job()
                 .chunk_size(1)
                 .imap(items, |bytes| (bytes[0], bytes.len()))
-                .inspect(|result| {
-                    if let Err(error) = result {
-                        fault::told(error);
-                    }
-                })
+                .inspect(fault::watch)
                 .collect();
             assert_eq!(results.len(), 8);
             for (item, result) in (0..).zip(results) {
@@ -201,7 +198,7 @@ fn arm_both(pool: &multiprocess::Pool, mut ear: Ear, gate: &Gate, bytes: usize) 
     });
 }
 
-each_method_alone!(
+fault_row!(
     an_argument_whose_arrival_kills_every_worker_is_a_crash_in_the_end,
     LONG_LIMIT,
     |method| {
@@ -214,6 +211,7 @@ each_method_alone!(
                 while !is_over.load(Ordering::SeqCst) && kills.load(Ordering::SeqCst) < PATIENCE {
                     for process in family(std::process::id(), common::alone::mark().as_deref()) {
                         if process.lives() && resident_bytes_of(process.pid) > 80 * MIB {
+                            fault::strike_at(process.pid);
                             kill_hard(process.pid);
                             wait_until_gone(&process);
                             kills.fetch_add(1, Ordering::SeqCst);
@@ -223,7 +221,8 @@ each_method_alone!(
                 }
             });
             let items = (0..8_u8).map(|item| vec![item; if item == 3 { 200 * MIB } else { 10 }]);
-            let results: Vec<_> = pool.imap(items, |bytes| (bytes[0], bytes.len())).collect();
+            let results = pool.imap(items, |bytes| (bytes[0], bytes.len()));
+            let results: Vec<_> = results.inspect(fault::watch).collect();
             is_over.store(true, Ordering::SeqCst);
             let kills = kills.load(Ordering::SeqCst);
             assert!(
@@ -245,15 +244,17 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     large_arguments_in_a_row_on_one_worker_are_all_served,
     LONG_LIMIT,
     |method| {
         let pool = pool(method, 1);
+        fault::strike();
         let mut results = pool.imap((0..4_u8).map(|fill| vec![fill; 64 * MIB]), |bytes| bytes);
         // The first is read while two more are under way and their results are unread.
         assert!(results.next().unwrap().unwrap() == vec![0; 64 * MIB]);
         let rest: Vec<_> = results.map(Result::unwrap).collect();
+        fault::answered("four times 64 MiB, there and back");
         assert_eq!(rest.len(), 3);
         assert!(
             (1..)
@@ -264,11 +265,12 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     large_arguments_from_two_threads_to_one_worker_are_all_served,
     LONG_LIMIT,
     |method| {
         let pool = pool(method, 1);
+        fault::strike();
         thread::scope(|scope| {
             for fill in 0..2_u8 {
                 let pool = &pool;
@@ -278,6 +280,7 @@ each_method_alone!(
                 });
             }
         });
+        fault::answered("64 MiB for two at once, there and back");
         assert_serves(&pool);
     }
 );

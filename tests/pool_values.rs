@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::fault;
+use common::fault::{self, fault_row};
 use common::meet::{Log, note};
 use common::{assert_serves, each_method_alone, kill_hard, pool};
-use multiprocess::{Pool, StartMethod, TaskError, TaskErrorKind};
+use multiprocess::{Imap, Pool, Portable, StartMethod, TaskError, TaskErrorKind};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -92,17 +92,10 @@ impl Serialize for EncodesWithDeath {
 /// What the row requires of all verbs; returns what item 3 came to.
 fn row<R: Debug + PartialEq>(
     pool: &Pool,
-    results: impl IntoIterator<Item = Result<R, TaskError>>,
+    results: impl Iterator<Item = Result<R, TaskError>>,
     expected: impl Fn(u32) -> R,
 ) -> TaskError {
-    let mut all = Vec::new();
-    for result in results {
-        if let Err(error) = &result {
-            fault::told(error);
-        }
-        all.push(result);
-    }
-    let mut results = all;
+    let mut results: Vec<_> = results.inspect(fault::watch).collect();
     assert_eq!(results.len(), 8);
     let error = results.remove(3).unwrap_err();
     let others: Vec<R> = results.into_iter().map(Result::unwrap).collect();
@@ -115,9 +108,9 @@ fn row<R: Debug + PartialEq>(
 }
 
 /// Runs a row whose worker outlives it.
-fn value_row<R: Debug + PartialEq>(
+fn value_row<R: Debug + PartialEq + Portable>(
     method: StartMethod,
-    run: impl Fn(&Pool) -> Vec<Result<R, TaskError>>,
+    run: impl for<'pool> Fn(&'pool Pool) -> Imap<'pool, R>,
     expected: impl Fn(u32) -> R,
 ) -> TaskError {
     let pool = pool(method, 2);
@@ -140,10 +133,10 @@ fn assert_says(error: &TaskError, parts: &[&str]) {
     );
 }
 
-each_method_alone!(a_result_that_cannot_be_encoded_is_its_own_error, |method| {
+fault_row!(a_result_that_cannot_be_encoded_is_its_own_error, |method| {
     let error = value_row(
         method,
-        |pool| pool.imap(0..8, |item: u32| EncodesNot(item)).collect(),
+        |pool| pool.imap(0..8, |item: u32| EncodesNot(item)),
         EncodesNot,
     );
     assert_eq!(error.kind(), TaskErrorKind::ResultEncoding);
@@ -151,23 +144,23 @@ each_method_alone!(a_result_that_cannot_be_encoded_is_its_own_error, |method| {
     assert!(error.pid().is_some());
 });
 
-each_method_alone!(a_result_that_cannot_be_decoded_is_its_own_error, |method| {
+fault_row!(a_result_that_cannot_be_decoded_is_its_own_error, |method| {
     let error = value_row(
         method,
-        |pool| pool.imap(0..8, |item: u32| DecodesNot(item)).collect(),
+        |pool| pool.imap(0..8, |item: u32| DecodesNot(item)),
         DecodesNot,
     );
     assert_eq!(error.kind(), TaskErrorKind::ResultDecoding);
     assert_says(&error, &["DecodesNot", "it is illegible"]);
 });
 
-each_method_alone!(
+fault_row!(
     an_argument_that_cannot_be_decoded_there_is_its_own_error,
     |method| {
         let items = || (0..8).map(DecodesNot);
         let error = value_row(
             method,
-            |pool| pool.imap(items(), |item| item.0).collect(),
+            |pool| pool.imap(items(), |item| item.0),
             |item| item,
         );
         assert_eq!(error.kind(), TaskErrorKind::ArgumentDecoding);
@@ -176,13 +169,13 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     an_argument_that_cannot_be_encoded_here_is_its_own_error,
     |method| {
         let items = || (0..8).map(EncodesNot);
         let error = value_row(
             method,
-            |pool| pool.imap(items(), |item| item.0).collect(),
+            |pool| pool.imap(items(), |item| item.0),
             |item| item,
         );
         assert_eq!(error.kind(), TaskErrorKind::ArgumentEncoding);
@@ -190,13 +183,10 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(a_result_whose_encoding_panics_there_is_an_error, |method| {
+fault_row!(a_result_whose_encoding_panics_there_is_an_error, |method| {
     let error = value_row(
         method,
-        |pool| {
-            pool.imap(0..8, |item: u32| EncodesWithPanic(item))
-                .collect()
-        },
+        |pool| pool.imap(0..8, |item: u32| EncodesWithPanic(item)),
         EncodesWithPanic,
     );
     assert!(
@@ -209,13 +199,10 @@ each_method_alone!(a_result_whose_encoding_panics_there_is_an_error, |method| {
     assert_says(&error, &["panics while encoded"]);
 });
 
-each_method_alone!(a_result_whose_decoding_panics_here_is_an_error, |method| {
+fault_row!(a_result_whose_decoding_panics_here_is_an_error, |method| {
     let error = value_row(
         method,
-        |pool| {
-            pool.imap(0..8, |item: u32| DecodesWithPanic(item))
-                .collect()
-        },
+        |pool| pool.imap(0..8, |item: u32| DecodesWithPanic(item)),
         DecodesWithPanic,
     );
     assert!(
@@ -228,13 +215,13 @@ each_method_alone!(a_result_whose_decoding_panics_here_is_an_error, |method| {
     assert_says(&error, &["panics while decoded"]);
 });
 
-each_method_alone!(
+fault_row!(
     an_argument_whose_decoding_panics_there_is_an_error,
     |method| {
         let items = || (0..8).map(DecodesWithPanic);
         let error = value_row(
             method,
-            |pool| pool.imap(items(), |item| item.0).collect(),
+            |pool| pool.imap(items(), |item| item.0),
             |item| item,
         );
         assert!(
@@ -259,7 +246,7 @@ each_method_alone!(
         }));
         match outcome {
             Ok(results) => {
-                let error = row(&pool, results, |item| item);
+                let error = row(&pool, results.into_iter(), |item| item);
                 assert!(
                     matches!(
                         error.kind(),
@@ -281,7 +268,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     an_argument_whose_decoding_kills_the_worker_is_a_crash,
     |method| {
         let pool = pool(method, 2);
@@ -295,7 +282,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     a_result_whose_encoding_kills_the_worker_is_a_crash,
     |method| {
         let pool = pool(method, 2);
@@ -349,7 +336,7 @@ each_method_alone!(
     }
 );
 
-each_method_alone!(
+fault_row!(
     the_other_items_of_a_chunk_with_a_bad_value_run_once,
     |method| {
         let log = Log::new();

@@ -5,6 +5,7 @@
 mod common;
 
 use common::census::{poll, process, wait_until_gone};
+use common::fault::{self, fault_row};
 use common::meet::{Ear, Gate, pass, say};
 use common::unsafely::{exit_at_once, overflow_stack, segfault};
 use common::{LIMIT, each_method_alone, every_method_alone, kill_hard, within};
@@ -262,7 +263,7 @@ every_method_alone!(dropping_the_handle_lets_it_run, |method| {
     wait_until_gone(&detached);
 });
 
-each_method_alone!(it_outlives_the_thread_that_started_it, |method| {
+fault_row!(it_outlives_the_thread_that_started_it, |method| {
     let (mut ear, gate) = (Ear::new(), Gate::new());
     let paths = (ear.path(), gate.path());
     let process = thread::spawn(move || {
@@ -273,10 +274,14 @@ each_method_alone!(it_outlives_the_thread_that_started_it, |method| {
         })
     });
     let process = process.join().unwrap();
+    fault::strike();
     // The thread is gone; had its death been passed on, the process would be, too.
     assert_eq!(ear.hear(), "begun");
     gate.let_through(1);
     assert_eq!(process.join().unwrap(), "done");
+    fault::answered("its result");
+    assert_eq!(start(method, 1_u32, |one| one).join().unwrap(), 1);
+    fault::over("another one serves");
 });
 
 every_method_alone!(sixty_four_run_at_once, |method| {

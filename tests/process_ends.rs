@@ -6,7 +6,7 @@
 mod common;
 
 use common::alone::{in_own_process, mark, test_path};
-use common::census::{family, poll, process};
+use common::census::{ProcessInfo, family, poll, process};
 use common::meet::{Ear, Gate, pass, say};
 use common::unsafely::{
     DIES_HALF_WAY, are_ends_kept, exit_at_once, hide_kept_ends, set_environment, unset_environment,
@@ -14,6 +14,7 @@ use common::unsafely::{
 use common::{LIMIT, assert_serves, clean, each_method_alone, kill_hard, pid_of, pool};
 use multiprocess::{Process, StartMethod, active_children};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ where
 /// What the fork servers of this process are called by.
 fn servers() -> Vec<u32> {
     let family = family(std::process::id(), mark().as_deref());
-    let servers = family.iter().filter(|one| one.command == "forkserver");
-    servers.map(|server| server.pid).collect()
+    let servers = common::census::servers(&family);
+    servers.iter().map(|server| server.pid).collect()
 }
 
 fn kill_the_server_of(pid: u32) {
@@ -39,6 +40,21 @@ fn kill_the_server_of(pid: u32) {
     assert_eq!(server.command, "forkserver");
     kill_hard(server.pid);
     poll(LIMIT, || server.is_gone(), |gone| *gone);
+}
+
+/// As [`kill_the_server_of`], where this process adopts orphans: collects what the server had forked ahead of need and not
+/// offered yet, which the library here knows nothing of.
+fn kill_and_inherit(pid: u32) {
+    let server = process(pid).unwrap().parent;
+    kill_the_server_of(pid);
+    let this = std::process::id();
+    let is_spare = |one: &ProcessInfo| one.parent == this && one.command.starts_with("forkserver");
+    for one in family(this, None) {
+        // The process itself may not have its own name yet.
+        if is_spare(&one) && ![pid, server].contains(&one.pid) {
+            let _collected = waitpid(pid_of(one.pid), None);
+        }
+    }
 }
 
 /// Every way to end and every way to learn of it.
@@ -187,13 +203,21 @@ fn an_heir_collects_what_the_server_has_left() {
                     pass(&gate);
                     std::process::exit(3)
                 });
-                kill_the_server_of(child.pid());
+                kill_and_inherit(child.pid());
                 gate.let_through(1);
                 let ended = child.wait().map_err(|error| error.to_string());
                 if are_ends_kept() {
                     assert_eq!(ended.unwrap().code(), Some(3));
                 }
                 let _: Process<()> = child;
+                let child = start(method, gate.path(), |gate| {
+                    pass(&gate);
+                    1
+                });
+                kill_and_inherit(child.pid());
+                gate.let_through(1);
+                // What it returned is there, and nobody else collects it.
+                assert_eq!(child.join().unwrap(), 1);
                 assert_eq!(start(method, 1, |n: i32| n).join().unwrap(), 1);
             });
         }

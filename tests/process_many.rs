@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn builder(method: StartMethod) -> multiprocess::ProcessBuilder {
@@ -112,6 +113,45 @@ every_method_alone!(the_kernel_shows_name_and_parent, |method| {
     assert_eq!(parent.command, name);
     gate.let_through(1);
     child.join().unwrap();
+});
+
+every_method_alone!(ps_shows_them_to_whoever_looks, |method| {
+    let gate = Gate::new();
+    let named = |name: &str| {
+        let child = builder(method).name(name);
+        child.spawn(gate.path(), |gate| pass(&gate)).unwrap()
+    };
+    let children = [named("resize"), named("upload")];
+    let ps = |pid: u32| {
+        let columns = ["-o", "pid=,ppid=,comm=", "-p"];
+        let shown = Command::new("ps")
+            .args(columns)
+            .arg(pid.to_string())
+            .output();
+        shown
+            .ok()
+            .map(|shown| String::from_utf8(shown.stdout).unwrap())
+    };
+    if ps(std::process::id()).is_none() {
+        eprintln!("skipped: there is no `ps`");
+    } else {
+        for (child, name) in children.iter().zip(["resize", "upload"]) {
+            let is_named = |row: &String| row.split_whitespace().nth(2) == Some(name);
+            let row = poll(LIMIT, || ps(child.pid()).unwrap(), is_named);
+            let fields: Vec<&str> = row.split_whitespace().collect();
+            assert_eq!((fields[0], fields[2]), (&*child.pid().to_string(), name));
+            let parent = ps(fields[1].parse().unwrap()).unwrap();
+            let expected = if method == StartMethod::Fork {
+                "minder"
+            } else {
+                "forkserver"
+            };
+            assert!(parent.trim_end().ends_with(expected), "{parent}");
+            print!("ps={row}");
+        }
+    }
+    gate.let_through(2);
+    children.into_iter().for_each(|child| child.join().unwrap());
 });
 
 every_method_alone!(

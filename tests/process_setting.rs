@@ -6,12 +6,13 @@
 mod common;
 
 use common::alone::{Application, act_and_method, role, role_of};
-use common::census::{ProcessInfo, poll, process, wait_until_gone};
+use common::census::{ProcessInfo, idle, poll, process, wait_until_gone};
+use common::fault::{self, every_fault_row, fault_row};
 use common::meet::{Ear, Gate, pass, say};
 use common::unsafely::{plays_before_main, set_environment};
-use common::{LIMIT, every_method, every_method_alone};
-use multiprocess::{Process, current_process};
-use nix::sys::signal::Signal;
+use common::{LIMIT, every_method, every_method_alone, pid_of, pool};
+use multiprocess::{Pipe, Process, StartMethod, current_process};
+use nix::sys::signal::{Signal, kill};
 use std::env;
 use std::io::Read;
 use std::path::PathBuf;
@@ -234,6 +235,48 @@ fn application() {
             }
             // The program ends here, normally.
         }
+        "ends when told" => {
+            // So often that the next one is forked ahead.
+            let add_one = |n: u32| n + 1;
+            for n in 0..20 {
+                let process = Process::builder().start_method(method).spawn(n, add_one);
+                assert_eq!(process.unwrap().join().unwrap(), n + 1);
+            }
+            let daemon = Process::builder().start_method(method).daemon(true);
+            drop(
+                daemon
+                    .spawn(path("GATE"), |gate: PathBuf| pass(&gate))
+                    .unwrap(),
+            );
+            if method == StartMethod::ForkServer {
+                // There is none where the kernel is too old.
+                poll(LIMIT / 60, idle, |idle| !idle.is_empty());
+            }
+            say(&path("EAR"), "ready");
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
+        "leaves a thread" => {
+            let (out, into) = Pipe::<String>::pair().unwrap();
+            let receive = |(ear, into): (PathBuf, Pipe<String>)| {
+                say(&ear, std::process::id());
+                say(&ear, into.recv().unwrap());
+            };
+            let start = Process::builder().start_method(method);
+            drop(start.spawn((path("EAR"), into), receive).unwrap());
+            let ear = path("EAR");
+            std::thread::spawn(move || {
+                let pool = pool(method, 2);
+                let sleep = |ear: &PathBuf, _| {
+                    say(ear, "an item");
+                    // Till it is killed with its worker.
+                    std::thread::sleep(LIMIT);
+                };
+                let ended = pool.with(ear.clone()).map(0..2, sleep);
+                assert!(ended.is_err());
+                out.send("from the thread".to_owned()).unwrap();
+            });
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
         _ => unreachable!("{act}"),
     }
 }
@@ -348,6 +391,54 @@ fn assert_waits_for_non_daemon(role: &str) {
     assert_eq!(ear.hear(), "non-daemon done");
     ended.assert_nothing_left();
 }
+
+fault_row!(
+    a_non_daemon_that_waits_for_a_thread_of_a_program_that_ends_hears_of_it,
+    |method| {
+        let mut ear = Ear::new();
+        let mut running = Application::new("application", &role_of("leaves a thread", method))
+            .env("EAR", ear.path())
+            .piped_stdin()
+            .start();
+        let mut said: Vec<String> = (0..3).map(|_| ear.hear()).collect();
+        said.sort();
+        assert_eq!(said[1..], ["an item", "an item"]);
+        // The workers end now, and that thread replaces them.
+        fault::strike();
+        running.write("now\n");
+        assert_eq!(ear.hear(), "from the thread");
+        fault::answered("a word of the thread");
+        let ended = running.wait(LIMIT);
+        fault::over("its end");
+        assert!(ended.status.success(), "{ended:?}");
+        ended.assert_nothing_left();
+    }
+);
+
+every_fault_row!(
+    servers_that_are_stopped_do_not_hold_up_the_end_of_the_program,
+    |method| {
+        let (mut ear, gate) = (Ear::new(), Gate::new());
+        let mut running = Application::new("application", &role_of("ends when told", method))
+            .env("EAR", ear.path())
+            .env("GATE", gate.path())
+            .piped_stdin()
+            .start();
+        assert_eq!(ear.hear(), "ready");
+        fault::strike();
+        let serves =
+            |one: &ProcessInfo| one.command.starts_with("forkserver") || one.command == "minder";
+        for one in running.descendants().iter().filter(|one| serves(one)) {
+            kill(pid_of(one.pid), Signal::SIGSTOP).unwrap();
+        }
+        running.write("now\n");
+        let ended = running.wait(LIMIT);
+        fault::answered("its end");
+        assert!(ended.status.success(), "{ended:?}");
+        ended.assert_nothing_left();
+        fault::over("nothing is left");
+    }
+);
 
 every_method!(
     a_non_daemon_runs_on_when_the_program_is_killed_and_a_daemon_does_not,

@@ -7,6 +7,7 @@ mod common;
 
 use common::alone::{in_own_process, mark, test_path};
 use common::census::{family, poll, process};
+use common::fault::{self, fault_row};
 use common::meet::{Gate, pass};
 use common::unsafely::{COLLECTED, SIGNALS, alarm_every, handle, ignore};
 use common::{LIMIT, assert_serves, every_method, every_method_alone, kill_hard, pid_of, pool};
@@ -111,11 +112,13 @@ every_method_alone!(
             drop(builder(method).spawn((), |()| ()).unwrap());
         }
         assert_serves(&pool);
+        // What a server leaves when it is killed is held on to until the next start.
+        let count = || multiprocess::active_children().len();
+        assert_eq!(poll(LIMIT, count, |count| *count == 2), 2);
         let servers = family(std::process::id(), mark().as_deref());
-        let server = servers
-            .iter()
-            .find(|one| one.command == "forkserver")
-            .unwrap();
+        let [server] = &common::census::servers(&servers)[..] else {
+            panic!("one server: {servers:?}")
+        };
         kill_hard(server.pid);
         poll(LIMIT, || server.is_gone(), |gone| *gone);
         let child = builder(method).spawn(1, |n: i32| n).unwrap();
@@ -138,10 +141,7 @@ every_method_alone!(
 
 // Tokio keeps a pair of sockets for the life of the program, which a census would find.
 every_method!(under_tokio_both_kinds_of_children_are_heard_of, |method| {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = common::program::tokio();
     #[allow(
         deprecated,
         reason = "what has taken its place is unsafe, and not in the versions that most use"
@@ -204,6 +204,25 @@ every_method_alone!(signals_all_the_time_interrupt_nothing, |method| {
     assert!(SIGNALS.load(Ordering::SeqCst) > 100);
 });
 
+fault_row!(signals_all_the_time_interrupt_no_call_of_a_pool, |method| {
+    let pool = pool(method, 2);
+    handle(Signal::SIGALRM);
+    alarm_every(100);
+    fault::strike();
+    for round in 0..20_u64 {
+        let lazy = pool.imap(0..200_u64, |number| number + 1);
+        assert!(lazy.map(Result::unwrap).eq(1..=200));
+        let large = pool.map(vec![vec![round; 50_000]; 4], |numbers| numbers);
+        assert_eq!(large.unwrap(), vec![vec![round; 50_000]; 4]);
+        let calls: Vec<_> = (0..100).map(|n| pool.apply_async(n, |n: u64| n)).collect();
+        assert!(calls.into_iter().map(|call| call.get().unwrap()).eq(0..100));
+    }
+    fault::answered("twenty rounds of calls");
+    assert_serves(&pool);
+    alarm_every(0);
+    assert!(SIGNALS.load(Ordering::SeqCst) > 100);
+});
+
 every_method_alone!(a_teller_that_is_stopped_holds_up_no_time_limit, |method| {
     let gate = Gate::new();
     let mut child = builder(method)
@@ -230,7 +249,8 @@ every_method_alone!(a_teller_that_is_stopped_holds_up_no_time_limit, |method| {
         }
     }
     assert!(started.elapsed() < LIMIT / 2);
-    assert!(!child.is_alive());
+    // What was killed may have to wait for a processor to end on.
+    assert!(!poll(LIMIT, || child.is_alive(), |is_alive| !is_alive));
     // Whoever needs it has it go on.
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     if method != StartMethod::Fork {

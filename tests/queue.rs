@@ -5,9 +5,8 @@
 mod common;
 
 use common::meet::{Ear, Gate, pass, say};
-use common::{LONG_LIMIT, each_method, each_method_alone, within};
+use common::{LONG_LIMIT, each_method, each_method_alone, polls_readable, within};
 use multiprocess::{Closure, Process, Queue, SharedSlice, StartMethod};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::env;
 use std::os::fd::{AsFd, AsRawFd};
@@ -38,8 +37,7 @@ where
 }
 
 fn is_readable<T>(queue: &Queue<T>) -> bool {
-    let mut polled = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO).unwrap() == 1
+    polls_readable(queue, Duration::ZERO)
 }
 
 each_method_alone!(
@@ -432,8 +430,7 @@ each_method!(
                 queue.put(number).unwrap();
             }
         });
-        let mut polled = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
-        poll(&mut polled, PollTimeout::try_from(LONG).unwrap()).unwrap();
+        assert!(polls_readable(&queue, LONG));
         far.join().unwrap();
         for number in 0..3 {
             assert!(is_readable(&queue));
@@ -441,7 +438,7 @@ each_method!(
         }
         assert!(!is_readable(&queue));
         let closer = start(method, queue.clone(), |queue: Queue<u8>| queue.close());
-        poll(&mut polled, PollTimeout::try_from(LONG).unwrap()).unwrap();
+        assert!(polls_readable(&queue, LONG));
         closer.join().unwrap();
         for _ in 0..5 {
             assert!(queue.try_get().is_err());

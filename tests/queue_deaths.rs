@@ -5,16 +5,14 @@
 mod common;
 
 use common::meet::{Ear, say};
-use common::{LONG_LIMIT, each_method_alone, pid_of};
+use common::{LONG_LIMIT, each_method_alone, pid_of, polls_readable};
 use multiprocess::{Process, Queue, StartMethod};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -270,10 +268,7 @@ each_method_alone!(
     SCALED_LIMIT,
     |method| {
         let queue = Queue::<u64>::new().unwrap();
-        let is_readable = || {
-            let mut polled = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
-            poll(&mut polled, PollTimeout::ZERO).unwrap() == 1
-        };
+        let is_readable = || polls_readable(&queue, Duration::ZERO);
         let mut random = Random::new();
         for _ in 0..30 * scale() {
             let mut users: Vec<Process<()>> = (0..2)

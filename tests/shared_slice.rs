@@ -5,11 +5,12 @@
 mod common;
 
 use bytemuck::{Pod, Zeroable};
-use common::{each_method, each_method_alone, pool};
+use common::{LIMIT, census, each_method, each_method_alone, pool};
 use multiprocess::{Process, SharedSlice};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -27,7 +28,11 @@ struct Work {
 
 /// Where memory of ours is mapped in this process: the lines of `maps` that name it.
 fn mappings() -> usize {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    mapped_in(std::process::id())
+}
+
+fn mapped_in(pid: u32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     maps.matches("memfd:multiprocess-slice").count()
 }
 
@@ -147,4 +152,73 @@ each_method_alone!(it_lives_on_when_who_made_it_is_killed, |method| {
     common::kill_hard(pool.worker_pids()[0]);
     drop(pool);
     assert!(slice.iter().copied().eq(0..100_000));
+});
+
+/// How many slices a process has open.
+fn open_in(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let targets = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let is_ours = |target: &PathBuf| target.to_string_lossy().contains("multiprocess-slice");
+    targets.filter(is_ours).count()
+}
+
+each_method_alone!(an_idle_worker_keeps_none_that_nobody_uses, |method| {
+    let pool = pool(method, 1);
+    let slices: Vec<_> = (0..20)
+        .map(|n| SharedSlice::from_slice(&[n; 100]).unwrap())
+        .collect();
+    for _ in 0..50 {
+        for (slice, n) in slices.iter().zip(0..) {
+            for _ in 0..2 {
+                assert_eq!(pool.apply(slice.clone(), |slice| slice[99]).unwrap(), n);
+            }
+        }
+    }
+    let worker = pool.worker_pids()[0];
+    let count = || (open_in(worker), mapped_in(worker));
+    assert_eq!(census::poll(LIMIT, count, |left| *left == (0, 0)), (0, 0));
+    // What is used there is another matter.
+    let kept = slices[3].clone();
+    pool.apply(kept, std::mem::forget).unwrap();
+    drop(slices);
+    assert_eq!(pool.apply((), |()| mappings()).unwrap(), 1);
+    assert_eq!(open_in(worker), 1);
+});
+
+/// Drops it, and says how many are mapped then.
+fn drop_there(slice: SharedSlice<u64>) -> usize {
+    drop(slice);
+    mappings()
+}
+
+each_method_alone!(it_stays_mapped_for_the_next_call, |method| {
+    let pool = pool(method, 1);
+    let slice = SharedSlice::from_fn(1 << 18, |n| n as u64).unwrap();
+    for _ in 0..20 {
+        let mapped = pool.apply(slice.clone(), drop_there).unwrap();
+        assert_eq!(
+            mapped, 1,
+            "its descriptor is kept, and so is what it is mapped by"
+        );
+    }
+    // Others that are dropped as well: each stays a little, and never many.
+    let others: Vec<_> = (0..20)
+        .map(|n| SharedSlice::from_slice(&[n]).unwrap())
+        .collect();
+    for other in others.iter().cycle().take(100) {
+        let mapped = pool.apply(other.clone(), drop_there).unwrap();
+        assert!((1..=8).contains(&mapped), "{mapped}");
+    }
+    // A worker that goes on without them has none, though it may never sleep for long.
+    for _ in 0..10 {
+        pool.apply((), |()| ()).unwrap();
+    }
+    assert_eq!(pool.apply((), |()| mappings()).unwrap(), 0);
+    assert_eq!(open_in(pool.worker_pids()[0]), 0);
+    // One that sleeps has none either.
+    let mapped = pool.apply(slice, drop_there).unwrap();
+    assert_eq!(mapped, 1);
+    let worker = pool.worker_pids()[0];
+    let count = || (open_in(worker), mapped_in(worker));
+    assert_eq!(census::poll(LIMIT, count, |left| *left == (0, 0)), (0, 0));
 });

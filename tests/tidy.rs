@@ -6,6 +6,8 @@
 //! The scanner knows tokens, not Rust. It sees no path inside a string (`#[serde(with = "crate::..")]`)
 //! and nothing that a macro puts together, and it reads the code of every `cfg` but `test`.
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -60,6 +62,11 @@ fn system_crates_and_the_codec_have_one_door_each() {
 #[test]
 fn every_rust_file_opens_by_saying_what_it_is() {
     assert_none(headers(&project()));
+}
+
+#[test]
+fn every_test_program_counts_what_it_leaves() {
+    assert_none(no_census(&project()));
 }
 
 #[test]
@@ -173,6 +180,28 @@ fn headers(tree: &Tree) -> Vec<String> {
     tree.rust_files(RUST_FOLDERS)
         .filter(|(file, text)| !file.starts_with("tests/ui/") && !text.starts_with("//!"))
         .map(|(file, _)| format!("{file}:1: does not open with `//!`; say what the file is"))
+        .collect()
+}
+
+/// `tests/common` has each program counted as it starts and as it exits. Models are no processes.
+fn no_census(tree: &Tree) -> Vec<String> {
+    let is_program = |file: &str| {
+        let inner = file.strip_prefix("tests/").unwrap_or_default();
+        let is_main = inner
+            .split_once('/')
+            .is_none_or(|(_, rest)| rest == "main.rs");
+        is_main && !inner.starts_with("models/")
+    };
+    tree.rust_files(&["tests/"])
+        .filter(|(file, _)| is_program(file))
+        .filter(|(_, text)| {
+            !tokens(text)
+                .windows(3)
+                .any(|three| starts_with(three, &["mod", "common", ";"]))
+        })
+        .map(|(file, _)| {
+            format!("{file}:1: has no `mod common;`; without it nobody counts what it leaves")
+        })
         .collect()
 }
 
@@ -939,6 +968,31 @@ const LIBC: &str = \"libc::c_int\";
 use nix::unistd;
 ";
     assert_finds_marked(one_door_for_crates, text);
+}
+
+#[test]
+fn a_program_without_a_census_is_found() {
+    let text = "
+--- src/lib.rs
+--- tests/one.rs
+mod common;
+--- tests/two.rs
+// mod common; //~
+mod uncommon;
+--- tests/common/mod.rs
+mod census;
+--- tests/three/main.rs
+#[path = \"../common/mod.rs\"]
+mod common;
+--- tests/four/main.rs
+mod other; //~
+--- tests/four/other.rs
+--- tests/models/main.rs
+mod other;
+--- tests/ui/pass.rs
+fn main() {}
+";
+    assert_finds_marked(no_census, text);
 }
 
 #[test]

@@ -6,9 +6,8 @@ mod common;
 
 use common::alone::{in_own_process, test_path};
 use common::meet::{Gate, pass};
-use common::{LIMIT, each_method, within};
+use common::{LIMIT, LONG_LIMIT, each_method, polls_readable, within};
 use multiprocess::{Pipe, Process, Queue, Receiver, Waitable, wait};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread;
@@ -22,14 +21,12 @@ const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// What `poll` says of a descriptor, at once.
 fn is_readable(source: &impl AsFd) -> bool {
-    let mut polled = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO).unwrap() == 1
+    polls_readable(source, Duration::ZERO)
 }
 
 /// Blocks until a descriptor is readable.
 fn until_readable(source: &impl AsFd) {
-    let mut polled = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut polled, PollTimeout::NONE).unwrap(), 1);
+    assert!(polls_readable(source, LONG_LIMIT));
 }
 
 each_method!(whatever_is_ready_is_named_in_ascending_order, |method| {
@@ -305,10 +302,7 @@ async fn next(receiver: &AsyncFd<Receiver<u32>>) -> Option<u32> {
 
 each_method!(tokio_receives_every_message, |method| {
     const MESSAGES: u32 = 3_000;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .unwrap();
+    let runtime = common::program::tokio();
     let children: Vec<(Receiver<u32>, Process)> = (0..3)
         .map(|_| {
             let (here, there) = Pipe::<u32>::pair().unwrap();

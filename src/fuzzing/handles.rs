@@ -4,13 +4,13 @@
 use crate::fuzzing::bytes::Bytes;
 use crate::sys::descriptor::null_device;
 use crate::sys::memory::{Mapping, SealedMemory};
+use crate::sys::shared::SharedFd;
 use crate::task::Portable;
 use crate::wire::value::{pack, unpack};
 use crate::{
     Array, Barrier, BoundedSemaphore, Condition, Event, Lock, Pipe, Queue, RLock, Receiver,
     Semaphore, Sender, SharedMemory, SharedSlice, Value,
 };
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// `None` where it is no memory of a fixed size.
-    pub(crate) fn of(file: &Arc<OwnedFd>) -> Option<Memory> {
+    pub(crate) fn of(file: &Arc<SharedFd>) -> Option<Memory> {
         let memory = SealedMemory::adopt(file.try_clone().ok()?).ok()?;
         let len = memory.len();
         let mapping = memory.map(0, len).ok()?;
@@ -78,7 +78,7 @@ fn send<T: Portable>(value: T, bytes: &mut Bytes<'_>, use_it: fn(&T)) {
             }
             4 if !descriptors.is_empty() => {
                 let at = bytes.below(descriptors.len());
-                descriptors[at] = Arc::new(match bytes.byte() % 3 {
+                descriptors[at] = SharedFd::of(match bytes.byte() % 3 {
                     0 => null_device().unwrap(),
                     1 => SealedMemory::create(4096).unwrap().into(),
                     _ => crate::sys::socket::record_pair().unwrap().0,

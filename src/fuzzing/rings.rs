@@ -6,9 +6,9 @@ use crate::fuzzing::handles::Memory;
 use crate::queue::Queue;
 use crate::shm::{Corrupt, Duplex, Lane, Lanes};
 use crate::sys::memory::SealedMemory;
+use crate::sys::shared::SharedFd;
 use crate::wire::value::pack;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -125,7 +125,7 @@ fn sound_sides(bytes: &mut Bytes<'_>) {
 
 fn overwritten_sides(bytes: &mut Bytes<'_>) {
     let (mut here, mut there, memory) = pair(PAGE);
-    let memory = Memory::of(&Arc::new(OwnedFd::from(memory))).unwrap();
+    let memory = Memory::of(&SharedFd::of(memory.into())).unwrap();
     let mut out = Vec::with_capacity(2 * PAGE);
     for _ in 0..STEPS_MAX {
         if bytes.is_empty() {
@@ -169,7 +169,7 @@ fn overwritten_sides(bytes: &mut Bytes<'_>) {
 /// Ends that arrive and say that they have got anywhere.
 fn any_positions(bytes: &mut Bytes<'_>) {
     let lanes = Lanes::create(PAGE).unwrap();
-    let memory = Memory::of(&Arc::new(lanes.memory().unwrap())).unwrap();
+    let memory = Memory::of(&SharedFd::of(lanes.memory().unwrap())).unwrap();
     let (tail, head) = (bytes.hostile_word(0), bytes.hostile_word(0));
     let writer = lanes.writer(Lane::Forth, tail, bytes.word());
     let reader = lanes.reader(Lane::Forth, head, bytes.word());
@@ -252,7 +252,7 @@ fn overwritten_queue(bytes: &mut Bytes<'_>) {
     }
 }
 
-fn queue_memory(file: &Arc<OwnedFd>) -> Option<crate::sys::memory::Mapping> {
+fn queue_memory(file: &Arc<SharedFd>) -> Option<crate::sys::memory::Mapping> {
     let file = crate::sys::sparse::SparseFile::adopt(Arc::clone(file)).ok()?;
     file.map(0, PAGE).ok()
 }

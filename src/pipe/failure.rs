@@ -57,10 +57,7 @@ impl Failure {
         match self {
             Failure::Closed => Error::closed(operation),
             Failure::TimedOut => Error::timeout(operation),
-            Failure::Io(error) => {
-                let limit = limits::behind(&error);
-                Error::limit(operation, error, limit)
-            }
+            Failure::Io(error) => limits::explained(operation, error),
             other => Error::refused(operation, other.to_string()),
         }
     }

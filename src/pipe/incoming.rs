@@ -4,10 +4,10 @@ use crate::pipe::failure::Failure;
 use crate::pipe::frame::{Head, Opening, Part};
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, Incoming, Lane, Lanes};
+use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The most memory that is asked for at once on the word of a length alone.
@@ -19,7 +19,7 @@ const FRAMES_AT_ONCE: usize = 32;
 /// The receiving side itself.
 #[derive(Debug)]
 pub(crate) struct Receiving {
-    memory: Arc<OwnedFd>,
+    memory: Arc<SharedFd>,
     lane: Lane,
     ring: Incoming,
     pub(crate) peer: Peer,
@@ -34,9 +34,9 @@ pub(crate) struct Receiving {
 /// What a receiving side is made of when it arrives.
 #[derive(Debug)]
 pub(crate) struct ReceivingParts {
-    pub(crate) memory: Arc<OwnedFd>,
-    pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) event: Arc<OwnedFd>,
+    pub(crate) memory: Arc<SharedFd>,
+    pub(crate) socket: Arc<SharedFd>,
+    pub(crate) event: Arc<SharedFd>,
     pub(crate) lane: Lane,
     pub(crate) head: u64,
     pub(crate) sleep: u64,

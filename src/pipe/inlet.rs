@@ -16,6 +16,7 @@ use crate::pipe::limit::Limit;
 use crate::pipe::watch::Watched;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Spin};
 use crate::sys::poll;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::Patience;
 use crate::sys::step::step;
 use crate::wire::rights::{Heard, Inbox};
@@ -65,7 +66,7 @@ impl Inlet {
         &self,
         limit: Limit,
         mut act: impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
-    ) -> Result<(R, Vec<Arc<OwnedFd>>), Failure> {
+    ) -> Result<(R, Vec<Arc<SharedFd>>), Failure> {
         let result = match self.receive_at_once(&mut act) {
             Err(Failure::NotNow) => {
                 let result = self.receive_in_turn(limit, &mut act);
@@ -100,7 +101,7 @@ impl Inlet {
         &self,
         limit: Limit,
         act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
-    ) -> Result<(R, Vec<Arc<OwnedFd>>), Failure> {
+    ) -> Result<(R, Vec<Arc<SharedFd>>), Failure> {
         let out_of_time = || match limit {
             Limit::Now => Failure::NotNow,
             Limit::Until(_) => Failure::TimedOut,
@@ -311,7 +312,7 @@ impl Turn {
         &mut self,
         receiving: &Receiving,
         letter: Option<(u64, u64)>,
-    ) -> Result<Vec<Arc<OwnedFd>>, Failure> {
+    ) -> Result<Vec<Arc<SharedFd>>, Failure> {
         let Some((letter, count)) = letter else {
             return Ok(Vec::new());
         };

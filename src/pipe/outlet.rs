@@ -19,6 +19,7 @@ use crate::pipe::limit::Limit;
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Lane, Lanes, Outgoing, Spin};
 use crate::sys::poll;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::Patience;
 use crate::sys::step::step;
 use crate::wire::rights::{Heard, Inbox, Outbox};
@@ -32,7 +33,7 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outbound<'a> {
     pub(crate) bytes: &'a [u8],
-    pub(crate) descriptors: &'a [Arc<OwnedFd>],
+    pub(crate) descriptors: &'a [Arc<SharedFd>],
 }
 
 /// The sending side, for any number of threads.
@@ -46,7 +47,7 @@ pub(crate) struct Outlet {
 /// The sending side itself.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    memory: Arc<OwnedFd>,
+    memory: Arc<SharedFd>,
     lane: Lane,
     ring: Outgoing,
     outbox: Outbox,
@@ -58,9 +59,9 @@ pub(crate) struct Sending {
 /// What a sending side is made of when it arrives.
 #[derive(Debug)]
 pub(crate) struct SendingParts {
-    pub(crate) memory: Arc<OwnedFd>,
-    pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) event: Arc<OwnedFd>,
+    pub(crate) memory: Arc<SharedFd>,
+    pub(crate) socket: Arc<SharedFd>,
+    pub(crate) event: Arc<SharedFd>,
     pub(crate) lane: Lane,
     pub(crate) tail: u64,
     pub(crate) sleep: u64,
@@ -229,7 +230,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Returns the letter's number.
-    fn send_descriptors(&mut self, descriptors: &[Arc<OwnedFd>]) -> Result<u64, Failure> {
+    fn send_descriptors(&mut self, descriptors: &[Arc<SharedFd>]) -> Result<u64, Failure> {
         let mut sent = 0;
         loop {
             let mut state = self.outlet.state.lock();

@@ -1,6 +1,6 @@
 //! `Pipe`: one end of a pipe, both halves of it.
 
-use crate::error::{Error, Result, SendError};
+use crate::error::{Result, SendError};
 use crate::pipe::incoming::{Receiving, ReceivingParts};
 use crate::pipe::inlet::Inlet;
 use crate::pipe::outlet::{Outlet, Sending, SendingParts};
@@ -9,6 +9,7 @@ use crate::pipe::sender::Sender;
 use crate::shm::{Lane, Lanes};
 use crate::sys::limits;
 use crate::sys::poll::Wake;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket;
 use crate::task::Portable;
 use crate::wire::rights::Inbox;
@@ -30,7 +31,7 @@ const CAPACITY: usize = 4 << 20;
 /// does not stop another from sending.
 ///
 /// When an end is dropped, or the process in which it lives dies, the other end receives what was sent, and then
-/// [`is_closed`](Error::is_closed). Where this process forks, by itself or for a [`scope`](crate::scope), both have a copy of
+/// [`is_closed`](crate::Error::is_closed). Where this process forks, by itself or for a [`scope`](crate::scope), both have a copy of
 /// the end from then on: the first of the two that uses it has it, and for the other each use is an error.
 ///
 /// # Examples
@@ -94,10 +95,7 @@ impl<S, R> Pipe<S, R> {
     /// ```
     pub fn pair_with_capacity(capacity_bytes: usize) -> Result<(Pipe<S, R>, Pipe<R, S>)> {
         let ends = Lanes::create(capacity_bytes).and_then(|lanes| ends_of(&lanes));
-        ends.map_err(|error| {
-            let limit = limits::behind(&error);
-            Error::limit("cannot make a pipe", error, limit)
-        })
+        ends.map_err(|error| limits::explained("cannot make a pipe", error))
     }
 
     /// Takes the end apart into the half that sends and the half that receives. Each may go to a process of its own.
@@ -333,14 +331,14 @@ impl<S, R: Portable> Pipe<S, R> {
 
 /// Makes an end at each side of fresh lanes.
 fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
-    let memory = Arc::new(lanes.memory()?);
+    let memory = SharedFd::of(lanes.memory()?);
     let (forth, forth_reader) = socket::record_pair()?;
     let (back, back_reader) = socket::record_pair()?;
     let side = |lane: Lane, writer: OwnedFd, reader: OwnedFd| -> io::Result<(Outlet, Inlet)> {
-        let event = Arc::new(OwnedFd::from(Wake::new()?));
+        let event = SharedFd::of(Wake::new()?.into());
         let sending = SendingParts {
             memory: Arc::clone(&memory),
-            socket: Arc::new(writer),
+            socket: SharedFd::of(writer),
             event: Arc::clone(&event),
             lane,
             tail: 0,
@@ -350,7 +348,7 @@ fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
         };
         let receiving = ReceivingParts {
             memory: Arc::clone(&memory),
-            socket: Arc::new(reader),
+            socket: SharedFd::of(reader),
             event,
             lane,
             head: 0,
@@ -489,11 +487,11 @@ mod tests {
         }
         sleeper.announce(false, 1000);
         // No bell can be sent into this.
-        let device = Arc::new(null_device().unwrap());
+        let device = SharedFd::of(null_device().unwrap());
         let parts = ReceivingParts {
-            memory: Arc::new(lanes.memory().unwrap()),
+            memory: SharedFd::of(lanes.memory().unwrap()),
             socket: Arc::clone(&device),
-            event: Arc::new(OwnedFd::from(Wake::new().unwrap())),
+            event: SharedFd::of(Wake::new().unwrap().into()),
             lane: Lane::Forth,
             head: 0,
             sleep: 0,

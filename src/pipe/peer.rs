@@ -11,11 +11,12 @@
 
 use crate::shm::Sleeper;
 use crate::sys::poll::{is_hung_up, ring_event};
+use crate::sys::shared::SharedFd;
 use crate::sys::socket;
 use crate::sys::step::step;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +27,9 @@ const ASKED_EVERY: Duration = Duration::from_micros(10);
 #[derive(Debug)]
 pub(crate) struct Peer {
     // Dropped in this order: the socket is closed before it is said so.
-    socket: Arc<OwnedFd>,
+    socket: Arc<SharedFd>,
     /// By which the lane's receiving side is woken.
-    event: Arc<OwnedFd>,
+    event: Arc<SharedFd>,
     pub(crate) sleeper: Leaver,
     left: u64,
     asked: Option<Instant>,
@@ -36,7 +37,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(socket: Arc<OwnedFd>, event: Arc<OwnedFd>, sleeper: Sleeper) -> Peer {
+    pub(crate) fn new(socket: Arc<SharedFd>, event: Arc<SharedFd>, sleeper: Sleeper) -> Peer {
         Peer {
             socket,
             event,
@@ -47,11 +48,11 @@ impl Peer {
         }
     }
 
-    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn socket(&self) -> &Arc<SharedFd> {
         &self.socket
     }
 
-    pub(crate) fn event(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn event(&self) -> &Arc<SharedFd> {
         &self.event
     }
 
@@ -80,13 +81,13 @@ impl Peer {
 
     /// Wakes the receiving side.
     pub(crate) fn ring_for_data(&self) {
-        self.sleeper.note_processor();
+        self.sleeper.note_ring();
         ring_event(self.event.as_fd());
     }
 
     /// Wakes the sending side. One that is gone is noticed by whoever waits for it.
     pub(crate) fn ring_for_room(&self) -> io::Result<()> {
-        self.sleeper.note_processor();
+        self.sleeper.note_ring();
         match socket::ring(self.socket.as_fd()) {
             Err(error) if socket::is_gone(&error) => Ok(()),
             result => result,

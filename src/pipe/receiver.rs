@@ -6,13 +6,14 @@ use crate::pipe::incoming::{Front, Receiving};
 use crate::pipe::inlet::Inlet;
 use crate::pipe::limit::Limit;
 use crate::pipe::travel;
+use crate::sys::shared::SharedFd;
 use crate::task::Portable;
 use crate::wire::{plain, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ impl<R> Receiver<R> {
             .map_err(|error| Failure::Io(error).of_receiving())
     }
 
-    fn take(&self, bytes: &mut Vec<u8>, limit: Limit) -> Result<Vec<Arc<OwnedFd>>> {
+    fn take(&self, bytes: &mut Vec<u8>, limit: Limit) -> Result<Vec<Arc<SharedFd>>> {
         let take = |receiving: &mut Receiving, front: Front| receiving.take(front, bytes);
         match self.inlet.receive(limit, take) {
             Ok(((), descriptors)) => Ok(descriptors),

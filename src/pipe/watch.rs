@@ -17,6 +17,7 @@
 //! always readable takes their place, so that whoever waits is told by receiving.
 
 use crate::sys::poll::{Wake, Watch, clear_event, ring_event};
+use crate::sys::shared::SharedFd;
 use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,7 +37,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Watches a lane's socket and event, if it has not moved.
-    pub(crate) fn new(lane: Option<(&Arc<OwnedFd>, &Arc<OwnedFd>)>) -> io::Result<Watched> {
+    pub(crate) fn new(lane: Option<(&Arc<SharedFd>, &Arc<SharedFd>)>) -> io::Result<Watched> {
         let watched = Watched {
             both: Watch::new()?,
             away: Mutex::new(None),

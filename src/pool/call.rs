@@ -11,13 +11,14 @@
 use crate::deadline::Deadline;
 use crate::error::TaskError;
 use crate::sys::poll::Wake;
-use crate::task::{Received, guard};
+use crate::task::{Encoded, Received, guard};
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -36,13 +37,69 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum Raw {
     /// Of one item.
-    One {
-        item: usize,
-        received: Received,
-    },
+    One(Encoded),
     /// Of all items of a map, in any order.
     All(Vec<Event>),
     Failed(TaskError),
+}
+
+/// Calls that have ended, as they are handed to the pool's thread: what came for several at once is taken apart there, where
+/// nobody waits for the pool's lock.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    One(Arc<Call>, Raw),
+    Many(Box<Many>),
+}
+
+/// Calls of consecutive items, and their results.
+#[derive(Debug)]
+pub(crate) struct Many {
+    /// `None` for each that was cancelled.
+    calls: std::vec::IntoIter<Option<Arc<Call>>>,
+    received: Received,
+}
+
+impl Finished {
+    /// Of the calls of consecutive items; `None` for each that nobody waits for any more.
+    pub(crate) fn of(calls: Vec<Option<Arc<Call>>>, received: Received) -> Finished {
+        let calls = calls.into_iter();
+        Finished::Many(Box::new(Many { calls, received }))
+    }
+}
+
+/// Calls that have ended and have not been completed, in the order in which they are.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(VecDeque<Finished>);
+
+impl Waiting {
+    pub(crate) fn append(&mut self, finished: Vec<Finished>) {
+        self.0.extend(finished);
+    }
+
+    /// Whether there is none. One that was cancelled may be taken for one that is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Iterator for Waiting {
+    type Item = (Arc<Call>, Raw);
+
+    fn next(&mut self) -> Option<(Arc<Call>, Raw)> {
+        while let Some(Finished::Many(many)) = self.0.front_mut() {
+            for call in many.calls.by_ref() {
+                let result = many.received.split_front();
+                if let Some(call) = call {
+                    return Some((call, Raw::One(result)));
+                }
+            }
+            self.0.pop_front();
+        }
+        match self.0.pop_front()? {
+            Finished::One(call, raw) => Some((call, raw)),
+            Finished::Many(_) => None,
+        }
+    }
 }
 
 /// Decodes a result and runs the callback with it.
@@ -96,8 +153,8 @@ impl Call {
 
     /// Runs the callback, makes the result visible and wakes whoever waits. Called once, without any lock of the pool's.
     pub(crate) fn complete(&self, raw: Raw) {
-        let finish = self.state.lock().finish.take();
-        let kept = match finish {
+        let finish = self.has_callback.then(|| self.state.lock().finish.take());
+        let kept = match finish.flatten() {
             None => Kept::Encoded(raw),
             // Should a destructor of the user's panic there, whoever waits must not wait for ever.
             Some(finish) => match guard(|| finish(raw)) {
@@ -203,5 +260,45 @@ impl fmt::Debug for Call {
         f.debug_struct("Call")
             .field("is_ready", &self.is_ready())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::TaskErrorKind;
+    use crate::wire::batch::Lane;
+
+    #[test]
+    fn calls_that_ended_together_have_each_its_own_result_in_their_order() {
+        let calls: Vec<_> = (0..4).map(|_| Arc::new(Call::new(None))).collect();
+        let bytes = [1_u16, 2, 3].iter().flat_map(|n| n.to_ne_bytes()).collect();
+        let received = Received::new(Lane::Numbers(2), 3, bytes, Vec::new(), 1);
+        // The one in the middle was cancelled.
+        let together = vec![
+            Some(Arc::clone(&calls[0])),
+            None,
+            Some(Arc::clone(&calls[1])),
+        ];
+        let failed = Raw::Failed(TaskError::new(TaskErrorKind::System, ""));
+        let mut waiting = Waiting::default();
+        waiting.append(vec![
+            Finished::of(together, received),
+            Finished::of(vec![None], Received::nothing()),
+            Finished::One(Arc::clone(&calls[2]), failed),
+        ]);
+        let mut ended = Vec::new();
+        for (call, raw) in waiting.by_ref() {
+            let place = calls.iter().position(|known| Arc::ptr_eq(known, &call));
+            ended.push((
+                place.unwrap(),
+                match raw {
+                    Raw::One(result) => Some(result.decode::<u16>().unwrap()),
+                    _ => None,
+                },
+            ));
+        }
+        assert_eq!(ended, [(0, Some(1)), (1, Some(3)), (2, None)]);
+        assert!(waiting.is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! Asynchronous calls on the floor: made, cancelled, and handed out when they have ended.
 
 use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::call::{Call, Raw};
+use crate::pool::call::{Call, Finished, Raw};
 use crate::pool::dispatch::JobId;
 use crate::pool::floor::{Doom, Floor, Sink};
 use crate::pool::plan::{Plan, Settings};
 use crate::pool::stream::{Entry, Stream};
 use crate::sys::clock;
 use crate::wire::batch::Batch;
+use crate::wire::few::Single;
 use std::sync::Arc;
 
 /// How many calls one stream takes; then another one begins, so that what is kept for a stream is bounded.
@@ -18,7 +19,7 @@ impl Floor {
     pub(crate) fn call_one(
         &mut self,
         plan: Plan,
-        argument: Batch,
+        argument: Single,
         call: Arc<Call>,
     ) -> Result<(JobId, usize), TaskError> {
         let function = plan.function;
@@ -34,7 +35,7 @@ impl Floor {
                 id
             }
         };
-        let mut item = 0;
+        let (mut item, mut may_wait) = (0, false);
         if let Some(Sink::Calls(stream)) = self.jobs.get_mut(&id).map(|job| &mut job.sink) {
             item = stream.next_item();
             if !stream.is_waiting() {
@@ -45,11 +46,14 @@ impl Floor {
                 argument: Some(argument),
                 since: clock::monotonic_nanos(),
             });
+            may_wait = stream.may_wait();
         }
         if item + 1 >= STREAM_ITEMS_MAX && may_share {
             self.streams.remove(&function);
         }
-        self.feed();
+        if !may_wait || self.dispatcher.lacks_pieces() {
+            self.feed();
+        }
         Ok((id, item))
     }
 
@@ -62,7 +66,7 @@ impl Floor {
     ) -> Result<JobId, TaskError> {
         let left = batches.iter().map(|(_, batch)| batch.count()).sum();
         if left == 0 {
-            self.finished.push((call, Raw::All(Vec::new())));
+            self.finish(call, Raw::All(Vec::new()));
             return Ok(0);
         }
         let sink = Sink::Gathered {
@@ -96,7 +100,7 @@ impl Floor {
                 (call, stream.entries.is_empty())
             }
         };
-        self.finished.push((call, error()));
+        self.finish(call, error());
         if let Some(item) = item {
             self.dispatcher.cancel(job, item, &mut actions);
         }
@@ -127,11 +131,11 @@ impl Floor {
 
     /// Has a call be completed.
     pub(crate) fn finish(&mut self, call: Arc<Call>, raw: Raw) {
-        self.finished.push((call, raw));
+        self.finished.push(Finished::One(call, raw));
     }
 
     /// Calls that are to be completed without the lock.
-    pub(crate) fn take_finished(&mut self) -> Vec<(Arc<Call>, Raw)> {
+    pub(crate) fn take_finished(&mut self) -> Vec<Finished> {
         std::mem::take(&mut self.finished)
     }
 

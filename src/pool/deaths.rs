@@ -1,7 +1,7 @@
 //! Deaths of workers: who is killed, who is charged, who takes the place, and what is told where nobody can.
 
 use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::call::{Event, Raw};
+use crate::pool::call::{Event, Finished, Raw};
 use crate::pool::dispatch::{Fate, JobId, Overdue};
 use crate::pool::floor::{Doom, Fitness, Floor, Sink};
 
@@ -159,11 +159,11 @@ impl Floor {
             }
             Sink::Gathered { call, .. } => {
                 let call = call.clone();
-                self.finished.push((call, Raw::Failed(error.clone())));
+                self.finish(call, Raw::Failed(error.clone()));
             }
             Sink::Calls(stream) => {
                 let calls = stream.entries.drain(..).filter_map(|entry| entry.call);
-                let failed = calls.map(|call| (call, Raw::Failed(error.clone())));
+                let failed = calls.map(|call| Finished::One(call, Raw::Failed(error.clone())));
                 self.finished.extend(failed);
             }
         }

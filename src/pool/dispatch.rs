@@ -17,12 +17,17 @@
 //! known. A worker holds two pieces at least, and more while these are short, so that it never waits for the parent. What
 //! turns out to be slow is no harm: a worker that has nothing takes half of what another one has not begun.
 //!
+//! **Ahead.** While a job is the only one and its caller waits for all outcomes, a worker holds up to `FAR_BACKLOG_NANOS` of
+//! work, and the caller is woken when half of that is done: on few processors each time takes one from a worker. Pieces stay as
+//! small as they are, so nobody idles while an input fills a larger one. Once another job has come, what is held ahead
+//! is taken back, and the job that it is of is treated like any other.
+//!
 //! **Time limits.** The clock of an item starts when it begins. A worker that works under a limit runs its items one by one
-//! and writes down when it began the present one. Of the worker's first item the dispatcher knows since when it has been
-//! first; it cannot have begun earlier. When the limit has passed since then, [`overdue`](Dispatcher::overdue) looks at
-//! what the worker wrote: if the item has begun, the deadline is exact from then on; if not, it cannot be overdue before
-//! the limit has passed once more. So no item is killed early, and each is looked at no later than its limit after it
-//! began. A worker that does not even begin, for twice the limit and `STUCK_NANOS`, is given up, at no item's cost.
+//! and writes down when it began the present one. [`overdue`](Dispatcher::overdue) looks at what it wrote: when the outcome of the
+//! item before is heard of, which may be long after this one began; when the limit has passed since an idle worker was sent it;
+//! and again when the limit has passed since somebody looked and it had not begun. If it has begun, the deadline is exact from then
+//! on. So no item is killed early, and none late, as long as somebody hears of outcomes and deadlines: each is looked at no
+//! later than its limit after it began. A worker that does not even begin, for twice the limit and `STUCK_NANOS`, is given up, at no item's cost.
 //!
 //! **Deaths without a culprit** (a worker killed from outside between items, or while it started) cost an item nothing; but
 //! an item at whose turn that has happened `DEATHS_MAX` times is charged after all, so that each job ends.

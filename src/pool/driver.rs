@@ -8,7 +8,8 @@ use crate::pool::shared::{Core, Shared};
 use crate::pool::staff::Staff;
 use crate::pool::stats::PoolStats;
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
-use crate::sys::identity;
+use crate::sys::life::Life;
+use crate::sys::limits;
 use crate::sys::poll::Wake;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts the workers and waits until they run. Each is replaced after `items_max` items.
     pub(crate) fn start(staff: Staff, items_max: Option<usize>) -> Result<Driver> {
-        let failed = |error| Error::io("cannot watch the workers of a pool", error);
+        let failed = |error| limits::explained("cannot watch the workers of a pool", error);
         let wake = Wake::new().map_err(failed)?;
         let watch = staff.watch();
         let diary = Arc::clone(staff.diary());
@@ -49,7 +50,7 @@ impl Driver {
         };
         let shared = Shared {
             core: Mutex::new(core),
-            owner: identity::pid(),
+            owner: Life::now(),
             followers: Condvar::new(),
             chores: Condvar::new(),
             completing: Mutex::default(),
@@ -74,7 +75,7 @@ impl Driver {
     pub(crate) fn pids(&self) -> Vec<u32> {
         let _teller = self.shared.diary.teller();
         let mut core = self.shared.core.lock();
-        if !core.has_leader && self.shared.owner == identity::pid() {
+        if !core.has_leader && self.shared.is_owner() {
             core.floor.look_for_ends();
             self.shared.after_change(&mut core);
         }
@@ -87,7 +88,7 @@ impl Driver {
 
     /// Refuses calls from here on.
     pub(crate) fn close(&self) {
-        if self.shared.owner == identity::pid() {
+        if self.shared.is_owner() {
             self.shared.core.lock().is_closed = true;
         }
     }
@@ -118,7 +119,7 @@ impl Drop for Driver {
     /// Kills the workers and waits until they are gone; ends the calls that are under way.
     fn drop(&mut self) {
         let shared = &self.shared;
-        if shared.owner != identity::pid() {
+        if !shared.is_owner() {
             return;
         }
         let _teller = shared.diary.teller();

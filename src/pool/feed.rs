@@ -6,6 +6,7 @@ use crate::pool::hired::Body;
 use crate::pool::protocol::{Permission, Share, to_worker};
 use crate::shm::Spin;
 use crate::sys::clock;
+use crate::sys::step::step;
 use crate::wire::Header;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ impl Floor {
     fn submit_waiting(&mut self) -> bool {
         let mut has_submitted = false;
         let mut waiting = std::mem::take(&mut self.waiting);
+        let is_lacking = self.dispatcher.lacks_pieces();
         waiting.retain(|&id| {
             self.dispatcher.complete(id, false);
             let Some(items_max) = self.dispatcher.demand(id) else {
@@ -44,6 +46,9 @@ impl Floor {
             let Some(Sink::Calls(stream)) = self.jobs.get_mut(&id).map(|job| &mut job.sink) else {
                 return false;
             };
+            if !is_lacking && stream.may_wait() {
+                return true;
+            }
             let taken = stream.take_arguments(items_max);
             let is_waiting = stream.is_waiting();
             // When none wait, those that are ready are shared out.
@@ -113,6 +118,7 @@ impl Floor {
         self.books.workers[index].bytes_sent += batch.slice(range.clone()).len() as u64;
         worker.sent += piece.count as u64;
         Permission(worker.link.shared_word()).extend(piece.count);
+        step!("pool::feed::permitted");
         worker.queue(header, Body::Items(Arc::clone(batch), range));
     }
 
@@ -138,6 +144,7 @@ impl Floor {
             }
             Some(0) => false,
             Some(count) => {
+                step!("pool::feed::taken_back");
                 self.dispatcher.revoked(index, count);
                 true
             }
@@ -150,15 +157,24 @@ impl Floor {
             staff, dispatcher, ..
         } = self;
         let slots = staff.slots_mut();
-        spin.until(|| {
-            slots.iter_mut().enumerate().any(|(index, slot)| {
-                dispatcher.is_busy(index)
-                    && slot
-                        .worker
-                        .as_mut()
-                        .is_some_and(|worker| worker.link.has_data())
+        // Where all who are awaited need this processor, it is left to them.
+        let is_of_use = slots.iter().enumerate().any(|(index, slot)| {
+            dispatcher.is_busy(index)
+                && slot
+                    .worker
+                    .as_ref()
+                    .is_some_and(|worker| !worker.link.shares_processor())
+        });
+        is_of_use
+            && spin.until(|| {
+                slots.iter_mut().enumerate().any(|(index, slot)| {
+                    dispatcher.is_busy(index)
+                        && slot
+                            .worker
+                            .as_mut()
+                            .is_some_and(|worker| worker.link.has_data())
+                })
             })
-        })
     }
 
     /// Tells the workers that have something to do, and have not been told, that we sleep; returns whether there is no

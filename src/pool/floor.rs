@@ -3,8 +3,9 @@
 //! them in `intake.rs`.
 
 use crate::error::{Result, TaskError};
-use crate::pool::call::{Call, Event, Raw};
+use crate::pool::call::{Call, Event, Finished};
 use crate::pool::dispatch::{Action, Dispatcher, JobId, Terms};
+use crate::pool::numbers::NumberMap;
 use crate::pool::place::Slot;
 use crate::pool::plan::{Plan, Supply, Turn};
 use crate::pool::progress::Bar;
@@ -14,8 +15,8 @@ use crate::pool::stream::Stream;
 use crate::pool::trace::Span;
 use crate::sys::clock;
 use crate::sys::function::FunctionId;
+use crate::sys::room::Room;
 use crate::wire::batch::Batch;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
@@ -48,14 +49,14 @@ pub(crate) enum Doom {
 pub(crate) struct Floor {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) staff: Staff,
-    pub(crate) jobs: HashMap<JobId, Job>,
+    pub(crate) jobs: NumberMap<JobId, Job>,
     /// The stream that takes a function's calls.
-    pub(crate) streams: HashMap<FunctionId, JobId>,
+    pub(crate) streams: NumberMap<FunctionId, JobId>,
     /// Streams with calls that have not been submitted.
     pub(crate) waiting: Vec<JobId>,
     pub(crate) next_batch: u64,
     /// Calls that are to be completed, outside the lock.
-    pub(crate) finished: Vec<(Arc<Call>, Raw)>,
+    pub(crate) finished: Vec<Finished>,
     pub(crate) fitness: Fitness,
     pub(crate) initial_deaths: u32,
     pub(crate) actions: Vec<Action>,
@@ -67,9 +68,11 @@ pub(crate) struct Job {
     pub(crate) plan: Plan,
     pub(crate) bar: Bar,
     pub(crate) span: Span,
-    pub(crate) batches: HashMap<u64, Pending>,
+    pub(crate) batches: NumberMap<u64, Pending>,
     pub(crate) bytes_ahead: usize,
     pub(crate) sink: Sink,
+    /// Where its results go without being copied a second time, if they are numbers and it is known how many there will be.
+    pub(crate) room: Option<Box<dyn Room>>,
 }
 
 /// A batch of which some items have no outcome yet.
@@ -107,8 +110,8 @@ impl Floor {
             dispatcher,
             books: Books::of_workers(staff.slots().len()),
             staff,
-            jobs: HashMap::new(),
-            streams: HashMap::new(),
+            jobs: NumberMap::default(),
+            streams: NumberMap::default(),
             waiting: Vec::new(),
             next_batch: 0,
             finished: Vec::new(),
@@ -124,9 +127,9 @@ impl Floor {
             }
         }
         floor.staff.settle();
-        // A server that died over some of them: these are asked for again. A refusal is final.
+        // What died over some of them had not begun: these are asked for again. A refusal is final.
         for index in 0..floor.staff.slots().len() {
-            if floor.staff.slots()[index].has_ended() && floor.staff.was_server_lost() {
+            if floor.staff.slots()[index].has_ended() && floor.staff.slots()[index].is_unbegun {
                 floor.staff.bury(index, 0);
                 floor.staff.hire(index)?;
                 floor.staff.settle();
@@ -160,8 +163,16 @@ impl Floor {
     }
 
     /// Opens a job for a caller that takes turns.
-    pub(crate) fn open(&mut self, plan: Plan) -> Result<JobId, TaskError> {
-        self.open_for(plan, Sink::Caller(Vec::new()))
+    pub(crate) fn open(
+        &mut self,
+        plan: Plan,
+        room: Option<Box<dyn Room>>,
+    ) -> Result<JobId, TaskError> {
+        let id = self.open_for(plan, Sink::Caller(Vec::new()))?;
+        if let Some(open) = self.jobs.get_mut(&id) {
+            open.room = room;
+        }
+        Ok(id)
     }
 
     pub(crate) fn open_for(&mut self, plan: Plan, sink: Sink) -> Result<JobId, TaskError> {
@@ -185,9 +196,10 @@ impl Floor {
             bar: Bar::new(plan.settings.label.as_deref(), plan.total),
             span: Span::of_job(self.staff.diary(), id, plan.name),
             plan,
-            batches: HashMap::new(),
+            batches: NumberMap::default(),
             bytes_ahead: 0,
             sink,
+            room: None,
         };
         self.jobs.insert(id, job);
         Ok(id)
@@ -198,6 +210,7 @@ impl Floor {
         let number = self.next_batch;
         self.next_batch += 1;
         let left = batch.count();
+        self.dispatcher.weigh(job, left, batch.size() as u64);
         if let Some(open) = self.jobs.get_mut(&job) {
             open.bytes_ahead += batch.size();
             open.bar.submitted(left);

@@ -4,13 +4,13 @@ use crate::error::Error;
 use crate::pool::dispatch::JobId;
 use crate::pool::protocol::to_worker;
 use crate::process::{Child, NotStarted, Starting};
+use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use crate::wire::batch::Batch;
 use crate::wire::value::Packed;
 use crate::wire::{Header, Link, LinkError, Sent};
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) is_watched_for_room: bool,
     /// Whether it has done all that comes before its first item.
     pub(crate) is_ready: bool,
+    /// Whether it was asked of a process that was forked ahead of need.
+    pub(crate) is_spare: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Body {
         }
     }
 
-    fn descriptors(&self) -> &[Arc<OwnedFd>] {
+    fn descriptors(&self) -> &[Arc<SharedFd>] {
         match self {
             Body::Empty => &[],
             Body::Captures(captures) => &captures.descriptors,
@@ -82,6 +84,7 @@ impl Worker {
     pub(crate) fn new(link: Link, starting: Starting, is_ready: bool) -> Worker {
         Worker {
             link,
+            is_spare: starting.is_spare(),
             process: State::Starting(Some(starting)),
             outgoing: VecDeque::new(),
             sent: 0,

@@ -107,7 +107,7 @@ impl<'pool> Stream<'pool> {
         I: Iterator<Item: Portable> + 'pool,
     {
         let items = Items::new(items);
-        let opened = Opened::open(driver, spec, false, items.total());
+        let opened = Opened::open(driver, spec, false, items.total(), None);
         let state = match opened.and_then(Opened::kept) {
             Ok(job) => State::Open {
                 job,

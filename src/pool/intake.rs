@@ -1,16 +1,19 @@
 //! What comes from the workers: outcomes, and who is told of them or tried again.
 
 use crate::error::TaskError;
-use crate::pool::call::{Event, Raw};
-use crate::pool::dispatch::{JobId, Piece};
+use crate::pool::call::{Event, Finished, Raw};
+use crate::pool::dispatch::{Dispatcher, JobId, Piece};
 use crate::pool::floor::{Floor, Job, Sink};
+use crate::pool::numbers::NumberMap;
 use crate::pool::place::Slot;
 use crate::pool::plan::Plan;
 use crate::pool::protocol::{Permission, from_worker};
 use crate::sys::clock;
+use crate::sys::room::Room;
+use crate::sys::step::step;
 use crate::task::Received;
 use crate::wire::batch::Lane;
-use crate::wire::{Message, codec};
+use crate::wire::{Header, Host, Message, codec};
 
 /// How many messages of one worker are taken in before the next worker's turn.
 const MESSAGES_AT_ONCE: usize = 256;
@@ -50,19 +53,26 @@ impl Floor {
         let mut messages = 0..MESSAGES_AT_ONCE;
         let mut now = None;
         while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
-            match worker.link.try_receive() {
+            let mut desk = Desk {
+                dispatcher: &self.dispatcher,
+                jobs: &mut self.jobs,
+                index,
+                resolved: worker.resolved,
+            };
+            match worker.link.try_receive_for(&mut desk) {
                 Ok(None) => break,
                 Ok(Some(message)) => {
+                    step!("pool::receive::taken");
                     has_news = true;
                     self.staff.settle();
                     let now = *now.get_or_insert_with(clock::monotonic_nanos);
                     if self.take_in(index, message, now).is_none() {
-                        self.staff.dismiss(index);
+                        self.give_up(index);
                         return false;
                     }
                 }
                 Err(_) => {
-                    self.staff.dismiss(index);
+                    self.give_up(index);
                     return false;
                 }
             }
@@ -70,11 +80,20 @@ impl Floor {
         has_news
     }
 
+    /// A worker has sent what no sound one would: nothing behind that counts, since it would be taken for what is missing.
+    fn give_up(&mut self, index: usize) {
+        if let Some(worker) = self.staff.worker(index) {
+            worker.link.give_up();
+        }
+        self.staff.dismiss(index);
+    }
+
     /// Takes in one message; `None` if no sound worker would send it now, or it is no use any more.
     fn take_in(&mut self, index: usize, message: Message, now: u64) -> Option<()> {
         let Message {
             header,
             body,
+            is_hosted,
             descriptors,
         } = message;
         let [ticket, lane, nanos, _] = header.words;
@@ -88,9 +107,19 @@ impl Floor {
         match header.kind {
             from_worker::RESULTS => {
                 let lane = Lane::from_bits(u32::try_from(lane).ok()?)?;
+                let front = self.dispatcher.front(index)?;
+                if !is_hosted && self.has_room_for(front) {
+                    // A sound worker's would have gone there.
+                    return None;
+                }
                 let piece = self.dispatcher.finished(index, count, nanos)?;
-                self.enter_results(index, &piece, nanos, body.len(), now);
-                let received = Received::new(lane, count, body, descriptors, pid);
+                self.dispatcher.weigh(piece.job, count, header.length);
+                self.enter_results(index, &piece, nanos, header.length, now);
+                let received = if is_hosted {
+                    Received::hosted(lane, count, pid)
+                } else {
+                    Received::new(lane, count, body, descriptors, pid)
+                };
                 self.tell(piece, Ok(received));
             }
             from_worker::FAILED => {
@@ -113,6 +142,7 @@ impl Floor {
                         return None;
                     }
                     Permission(worker.link.shared_word()).restart(worker.sent);
+                    step!("pool::receive::restarted");
                 }
             }
             from_worker::READY if count == 0 => {
@@ -129,12 +159,18 @@ impl Floor {
         Some(())
     }
 
+    /// Whether the results of a piece go to a room.
+    fn has_room_for(&self, piece: &Piece) -> bool {
+        let room = self.jobs.get(&piece.job).and_then(|job| job.room.as_ref());
+        room.is_some_and(|room| piece.item * room.number_size() < room.len())
+    }
+
     /// Writes down what a worker has done.
-    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: usize, now: u64) {
+    fn enter_results(&mut self, index: usize, piece: &Piece, nanos: u64, bytes: u64, now: u64) {
         let worker = &mut self.books.workers[index];
         worker.items += piece.count as u64;
         worker.busy_nanos = worker.busy_nanos.saturating_add(nanos);
-        worker.bytes_received += bytes as u64;
+        worker.bytes_received += bytes;
         if let Some(job) = self.jobs.get_mut(&piece.job) {
             let Plan { function, name, .. } = job.plan;
             let latencies = self.books.done(function, name, piece.count as u64, nanos);
@@ -209,28 +245,25 @@ impl Floor {
                         Raw::All(std::mem::take(events))
                     }
                 };
-                self.finished.push((call.clone(), raw));
+                self.finished.push(Finished::One(call.clone(), raw));
                 self.close(piece.job);
             }
             Sink::Calls(stream) => {
                 match event {
-                    Event::Results { mut received, .. } => {
-                        for item in item..item + piece.count {
-                            let received = if received.left() > 1 {
-                                received.split_front()
-                            } else {
-                                // The last one needs no copy.
-                                std::mem::replace(&mut received, Received::nothing())
-                            };
-                            if let Some(call) = stream.take(item) {
-                                self.finished.push((call, Raw::One { item, received }));
-                            }
+                    Event::Results { mut received, .. } if piece.count == 1 => {
+                        if let Some(call) = stream.take(item) {
+                            let raw = Raw::One(received.split_front());
+                            self.finished.push(Finished::One(call, raw));
                         }
+                    }
+                    Event::Results { received, .. } => {
+                        let calls = stream.take_all(item..item + piece.count);
+                        self.finished.push(Finished::of(calls, received));
                     }
                     Event::Failed { error, .. } | Event::Broken(error) => {
                         if let Some(call) = stream.take(item) {
                             let error = error.at_item(None);
-                            self.finished.push((call, Raw::Failed(error)));
+                            self.finished.push(Finished::One(call, Raw::Failed(error)));
                         }
                     }
                 }
@@ -239,6 +272,30 @@ impl Floor {
                 }
             }
         }
+    }
+}
+
+/// Who knows where results go, while one worker's messages are taken in.
+struct Desk<'a> {
+    dispatcher: &'a Dispatcher,
+    jobs: &'a mut NumberMap<JobId, Job>,
+    index: usize,
+    /// The ticket of the worker's next outcome.
+    resolved: u64,
+}
+
+impl Host for Desk<'_> {
+    fn room_for(&mut self, header: &Header) -> Option<(&mut dyn Room, usize)> {
+        let [ticket, lane, ..] = header.words;
+        let is_next = header.kind == from_worker::RESULTS && ticket == self.resolved;
+        let piece = self.dispatcher.front(self.index).filter(|_| is_next)?;
+        let room = self.jobs.get_mut(&piece.job)?.room.as_deref_mut()?;
+        let (size, count) = (room.number_size(), header.count as usize);
+        let is_piece = lane == u64::from(Lane::Numbers(size as u32).to_bits())
+            && count <= piece.count
+            && header.length == (count * size) as u64
+            && (piece.item + count) * size <= room.len();
+        is_piece.then_some((room, piece.item * size))
     }
 }
 

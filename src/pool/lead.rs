@@ -29,6 +29,7 @@ use crate::deadline::Deadline;
 use crate::pool::dispatch::JobId;
 use crate::pool::plan::{Supply, Turn};
 use crate::pool::shared::{Core, Shared};
+use crate::sys::step::step;
 use crate::sys::{clock, limits};
 use parking_lot::MutexGuard;
 use std::time::{Duration, Instant};
@@ -129,6 +130,7 @@ impl Shared {
         // The pool's thread has these to complete; whoever else leads has woken it, and gives up the lock by sleeping.
         let has_chores = patience == Patience::Sleep && core.floor.has_finished();
         if !core.floor.announce_sleep() && !has_chores && !core.is_over {
+            step!("pool::sleep::announced");
             core.is_asleep = true;
             core.sleeps_until = core.floor.next_deadline();
             let deadline = until(core.sleeps_until, limit);
@@ -140,6 +142,7 @@ impl Shared {
             core.spin.learn(start.elapsed());
         }
         core.floor.wake_up();
+        step!("pool::sleep::woken");
         for &number in &news {
             if number == WAKE {
                 self.wake.clear();

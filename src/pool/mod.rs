@@ -7,6 +7,7 @@ mod hired;
 mod place;
 mod trace;
 mod staff;
+mod numbers;
 mod call;
 mod histogram;
 mod stats;

@@ -9,7 +9,9 @@ use crate::pool::plan::{Plan, Settings, Supply, Turn};
 use crate::pool::result::{AsyncResult, Done, Place, decode_all, decode_one};
 use crate::pool::shared::Shared;
 use crate::sys::function::FunctionId;
-use crate::task::{Items, Portable, Produced};
+use crate::sys::room::Room;
+use crate::task::{Items, Portable, Produced, pack_argument};
+use crate::wire::plain;
 use crate::wire::value::Packed;
 use std::sync::Arc;
 
@@ -58,11 +60,12 @@ impl<'pool> Opened<'pool> {
         spec: Spec,
         is_collected: bool,
         total: Option<usize>,
+        room: Option<Box<dyn Room>>,
     ) -> Result<Opened<'pool>, TaskError> {
         let in_flight = spec.settings.in_flight;
         let has_limit = spec.settings.limit.is_some();
         let shared = driver.shared();
-        let id = shared.open(spec.plan(is_collected, total)?)?;
+        let id = shared.open(spec.plan(is_collected, total)?, room)?;
         Ok(Opened {
             shared,
             id,
@@ -137,38 +140,77 @@ where
     R: Portable,
 {
     let mut items = Items::new(items.into_iter());
-    let job = Opened::open(driver, spec, true, items.total())?.kept()?;
-    let mut results = Vec::with_capacity(items.total().unwrap_or(0).min(RESERVED_MAX));
-    let mut ordered = Ordered::default();
-    let (mut submitted, mut told, mut is_exhausted) = (0, 0, false);
-    while !(is_exhausted && ordered.next_item() == submitted) {
+    let total = items.total().unwrap_or(0);
+    let room = room_for::<R>(total);
+    // What the room holds, if all comes that was announced. A batch has its results there or not, as a whole.
+    let hosted_max = if room.is_some() { total } else { 0 };
+    let job = Opened::open(driver, spec, true, items.total(), room)?.kept()?;
+    let mut others = Vec::with_capacity((total - hosted_max).min(RESERVED_MAX));
+    let mut ordered = Ordered::from(hosted_max);
+    let (mut submitted, mut told, mut hosted, mut is_exhausted) = (0, 0, 0, false);
+    while !(is_exhausted && hosted + others.len() == submitted) {
         let supply = if is_exhausted {
             Supply::None
         } else {
             job.supply(submitted - told)
         };
         match job.turn(supply, Patience::Wait) {
-            Turn::Produce(items_max) => match job.produce(&mut items, items_max) {
-                Some(Ok(count)) => submitted += count,
-                Some(Err((_, error))) => return Err(error),
-                None => is_exhausted = true,
-            },
+            Turn::Produce(items_max) => {
+                let items_max = match hosted_max.saturating_sub(submitted) {
+                    0 => items_max,
+                    left => items_max.min(left),
+                };
+                match job.produce(&mut items, items_max) {
+                    Some(Ok(count)) => submitted += count,
+                    Some(Err((_, error))) => return Err(error),
+                    None => is_exhausted = true,
+                }
+            }
             Turn::Events(events) => {
                 for event in events {
                     match event {
                         Event::Results { item, received } => {
                             told += received.left();
-                            ordered.put(item, Outcome::Results(received));
+                            if received.is_hosted() {
+                                hosted += received.left();
+                            } else {
+                                ordered.put(item, Outcome::Results(received));
+                            }
                         }
                         Event::Failed { error, .. } | Event::Broken(error) => return Err(error),
                     }
                 }
-                ordered.append_to(&mut results)?;
+                ordered.append_to(&mut others)?;
             }
             Turn::Nothing => {}
         }
     }
+    if hosted == 0 {
+        return Ok(others);
+    }
+    let room = job.shared.take_room(job.id);
+    let results = room.and_then(|room| plain::from_room(room, hosted));
+    let mut results = results.ok_or_else(|| {
+        let why = "the workers' messages are torn";
+        TaskError::new(TaskErrorKind::System, why)
+    })?;
+    results.append(&mut others);
     Ok(results)
+}
+
+/// From this size on, results have a room.
+const ROOM_MIN: usize = 256 * 1024;
+
+/// No more than this is reserved for them on the word of an iterator: memory that is not used costs nothing but may be limited.
+const ROOM_MAX: usize = 4 << 30;
+
+/// Room for so many results, where these are numbers and so many that it is worth it.
+fn room_for<R: Portable>(count: usize) -> Option<Box<dyn Room>> {
+    let bytes = count.checked_mul(plain::number_size::<R>()?)?;
+    (ROOM_MIN..=ROOM_MAX)
+        .contains(&bytes)
+        .then(|| plain::room_for::<R>(count))
+        .flatten()
 }
 
 /// What is reserved for results on the word of an iterator alone.
@@ -179,7 +221,7 @@ where
     A: Portable,
     R: Portable,
 {
-    let job = Opened::open(driver, spec, false, Some(1))?;
+    let job = Opened::open(driver, spec, false, Some(1), None)?;
     let mut items = Items::new(std::iter::once(args));
     if let Some(Err((_, error))) = job.produce(&mut items, 1) {
         return Err(error.at_item(None));
@@ -209,13 +251,10 @@ where
     R: Portable,
 {
     let call = Arc::new(Call::new(done.finish(decode_one::<R>)));
-    let made = match Items::new(std::iter::once(args)).next_batch(1, BATCH_BYTES) {
-        Produced::Batch { batch, .. } => spec
-            .plan(false, Some(1))
-            .and_then(|plan| driver.shared().call_one(plan, batch, Arc::clone(&call))),
-        Produced::Failed { error, .. } => Err(error.at_item(None)),
-        Produced::Exhausted => Err(TaskError::new(TaskErrorKind::System, "it has no argument")),
-    };
+    let made = pack_argument(args).and_then(|argument| {
+        let plan = spec.plan(false, Some(1))?;
+        driver.shared().call_one(plan, argument, Arc::clone(&call))
+    });
     let place = placed(driver, &call, made.map(|(job, item)| (job, Some(item))));
     AsyncResult::new(call, decode_one::<R>, place)
 }

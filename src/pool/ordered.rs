@@ -20,14 +20,17 @@ pub(crate) enum Outcome {
 }
 
 impl Ordered {
+    /// Outcomes of the items from `next` on.
+    pub(crate) fn from(next: usize) -> Ordered {
+        Ordered {
+            next,
+            ..Ordered::default()
+        }
+    }
+
     /// Takes in what became of the items from `item` on.
     pub(crate) fn put(&mut self, item: usize, outcome: Outcome) {
         self.waiting.insert(item, outcome);
-    }
-
-    /// The index of the next item to be read.
-    pub(crate) fn next_item(&self) -> usize {
-        self.next
     }
 
     /// Reads the next item's outcome, if it is there.

@@ -37,6 +37,8 @@ pub(crate) struct Slot {
     /// Counts the workers that were here, so that late news of a former one are not taken for the present one's.
     pub(crate) generation: u32,
     pub(crate) has_ended: bool,
+    /// Whether its worker was not even begun, so that it can be asked for again.
+    pub(crate) is_unbegun: bool,
 }
 
 /// How a worker ended.

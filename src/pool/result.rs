@@ -5,7 +5,7 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Event, Finish, Kept, Raw};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::pool::shared::Shared;
-use crate::sys::identity;
+use crate::sys::life::Life;
 use crate::task::{Portable, guard};
 use std::any::Any;
 use std::fmt;
@@ -40,7 +40,7 @@ pub struct AsyncResult<R> {
     call: Arc<Call>,
     decode: Decode<R>,
     place: Place,
-    owner: u32,
+    owner: Life,
 }
 
 /// How what came back becomes the result.
@@ -60,7 +60,7 @@ impl<R: 'static> AsyncResult<R> {
             call,
             decode,
             place,
-            owner: identity::pid(),
+            owner: Life::now(),
         }
     }
 
@@ -81,6 +81,9 @@ impl<R: 'static> AsyncResult<R> {
     /// ```
     pub fn get(self) -> Result<R, TaskError> {
         self.check_owner()?;
+        if let Some(kept) = self.call.take() {
+            return self.decode(kept);
+        }
         self.wait(Deadline::NEVER);
         self.take()
     }
@@ -165,18 +168,24 @@ impl<R: 'static> AsyncResult<R> {
 
     fn take(&self) -> Result<R, TaskError> {
         match self.call.take() {
-            Some(Kept::Encoded(raw)) => (self.decode)(raw),
-            Some(Kept::Decoded(result)) => match result.downcast() {
+            Some(kept) => self.decode(kept),
+            None => Err(system("its result has been taken already")),
+        }
+    }
+
+    fn decode(&self, kept: Kept) -> Result<R, TaskError> {
+        match kept {
+            Kept::Encoded(raw) => (self.decode)(raw),
+            Kept::Decoded(result) => match result.downcast() {
                 Ok(result) => *result,
                 Err(_) => Err(system("the result is of another type")),
             },
-            None => Err(system("its result has been taken already")),
         }
     }
 
     /// A process that was forked from the caller's has nobody who would complete the call.
     fn check_owner(&self) -> Result<(), TaskError> {
-        if self.owner == identity::pid() || self.is_ready() {
+        if self.owner == Life::now() || self.is_ready() {
             return Ok(());
         }
         Err(system(
@@ -228,12 +237,11 @@ impl<R> fmt::Debug for AsyncResult<R> {
 
 /// The result of one item.
 pub(crate) fn decode_one<R: Portable>(raw: Raw) -> Result<R, TaskError> {
-    let result = match raw {
-        Raw::One { item, mut received } => received.next(item),
-        Raw::Failed(error) => return Err(error),
+    match raw {
+        Raw::One(encoded) => encoded.decode(),
+        Raw::Failed(error) => Err(error),
         Raw::All(_) => Err(system("the worker's message is torn")),
-    };
-    result.map_err(|error| error.at_item(None))
+    }
 }
 
 /// The results of all items, in the order of the input.
@@ -241,7 +249,7 @@ pub(crate) fn decode_all<R: Portable>(raw: Raw) -> Result<Vec<R>, TaskError> {
     let events = match raw {
         Raw::All(events) => events,
         Raw::Failed(error) => return Err(error),
-        Raw::One { .. } => return Err(system("the worker's message is torn")),
+        Raw::One(_) => return Err(system("the worker's message is torn")),
     };
     let mut ordered = Ordered::default();
     for event in events {

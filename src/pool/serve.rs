@@ -11,6 +11,7 @@ use crate::pool::shared::{Core, Ended, Shared};
 use crate::sys::{clock, limits, signal};
 use crate::task::guard;
 use crate::wire::batch::Batch;
+use crate::wire::few::Single;
 use parking_lot::{Condvar, MutexGuard};
 use std::cell::Cell;
 use std::io;
@@ -33,7 +34,7 @@ impl Shared {
     pub(crate) fn call_one(
         self: &Arc<Self>,
         plan: Plan,
-        argument: Batch,
+        argument: Single,
         call: Arc<Call>,
     ) -> Result<(JobId, usize), TaskError> {
         let _teller = self.diary.teller();
@@ -122,7 +123,7 @@ impl Shared {
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
         let finished = core.floor.take_finished();
-        self.completing.lock().next.extend(finished);
+        self.completing.lock().next.append(finished);
         if self.has_to_complete(awaited) {
             let count = MutexGuard::unlocked(&mut core, || self.complete_all(awaited));
             core.calls = core.calls.saturating_sub(count);
@@ -175,9 +176,9 @@ impl Shared {
         let mut ended = self.completing.lock();
         let Ended { put_off, next } = &mut *ended;
         if NESTED.get() < NESTED_MAX {
-            return put_off.pop_front().or_else(|| next.pop_front());
+            return put_off.pop_front().or_else(|| next.next());
         }
-        while let Some((call, raw)) = next.pop_front() {
+        for (call, raw) in next.by_ref() {
             if !call.has_callback() || is_same(&call, awaited) {
                 return Some((call, raw));
             }

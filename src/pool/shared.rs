@@ -2,14 +2,15 @@
 //! Who drives it is told in `lead.rs`.
 
 use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::call::{Call, Raw};
+use crate::pool::call::{Call, Raw, Waiting};
 use crate::pool::dispatch::JobId;
 use crate::pool::floor::Floor;
 use crate::pool::plan::Plan;
 use crate::pool::trace::Diary;
 use crate::shm::Spin;
-use crate::sys::identity;
+use crate::sys::life::Life;
 use crate::sys::poll::{Wake, Watch};
+use crate::sys::room::Room;
 use crate::wire::batch::Batch;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use std::thread::{self, JoinHandle};
 pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     /// The process that built the pool. One that was forked from it has no part in it.
-    pub(crate) owner: u32,
+    pub(crate) owner: Life,
     pub(crate) followers: Condvar,
     pub(crate) chores: Condvar,
     /// What the pool's thread has taken to complete. Nobody else looks at it.
@@ -36,7 +37,7 @@ pub(crate) struct Shared {
 pub(crate) struct Ended {
     /// Whose callbacks are left to a wait further out, since as many as may be nested are.
     pub(crate) put_off: VecDeque<(Arc<Call>, Raw)>,
-    pub(crate) next: VecDeque<(Arc<Call>, Raw)>,
+    pub(crate) next: Waiting,
 }
 
 #[derive(Debug)]
@@ -59,13 +60,18 @@ pub(crate) struct Core {
 }
 
 impl Shared {
+    /// Whether this is the process that built the pool.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.owner == Life::now()
+    }
+
     pub(crate) fn check_owner(&self) -> Result<(), TaskError> {
-        if self.owner == identity::pid() {
+        if self.is_owner() {
             return Ok(());
         }
         let why = format!(
             "the pool belongs to process {}, from which this one was forked",
-            self.owner
+            self.owner.pid()
         );
         Err(TaskError::new(TaskErrorKind::System, why))
     }
@@ -81,12 +87,18 @@ impl Shared {
     }
 
     /// Opens a job.
-    pub(crate) fn open(&self, plan: Plan) -> Result<JobId, TaskError> {
+    pub(crate) fn open(&self, plan: Plan, room: Option<Box<dyn Room>>) -> Result<JobId, TaskError> {
         let _teller = self.diary.teller();
         let mut core = self.check_open()?;
-        let id = core.floor.open(plan)?;
+        let id = core.floor.open(plan, room)?;
         self.after_change(&mut core);
         Ok(id)
+    }
+
+    /// Takes the room of a job, with the results that came there.
+    pub(crate) fn take_room(&self, job: JobId) -> Option<Box<dyn Room>> {
+        let mut core = self.core.lock();
+        core.floor.jobs.get_mut(&job)?.room.take()
     }
 
     /// Takes in a batch of a job's items and sends what the workers want of it.
@@ -107,9 +119,14 @@ impl Shared {
     pub(crate) fn close(&self, job: JobId) {
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
+        let open = core.floor.jobs.get_mut(&job);
+        let room = open.and_then(|open| open.room.take());
         core.floor.close(job);
         core.floor.feed();
         self.after_change(&mut core);
+        drop(core);
+        // It may be large, and takes a while to be freed.
+        drop(room);
     }
 
     /// How many items of `job` keep all workers busy.

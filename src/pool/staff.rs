@@ -8,7 +8,7 @@ use crate::pool::place::{End, Setup, Slot};
 use crate::pool::protocol::to_worker;
 use crate::pool::trace::Diary;
 use crate::pool::worker::describe_worker;
-use crate::process::{self, Echo, NotStarted, Order, StartMethod};
+use crate::process::{self, Echo, NotStarted, Order, Spares, StartMethod};
 use crate::sys::limits;
 use crate::sys::poll::Watch;
 use crate::sys::step::step;
@@ -30,8 +30,8 @@ pub(crate) struct Staff {
     last_tries: usize,
     /// What every worker does first.
     setup: Option<Setup>,
-    /// Whether it failed because the server died, and not because the system refused.
-    is_server_lost: bool,
+    /// Not where one has died over a start, till something has got on.
+    spares: Spares,
     /// What is to be told of all this.
     diary: Arc<Diary>,
 }
@@ -49,7 +49,8 @@ impl Staff {
         method: StartMethod,
         setup: Option<Setup>,
     ) -> Result<Staff> {
-        let watch = Watch::new().map_err(|error| Error::io("cannot build a pool", error))?;
+        let watch =
+            Watch::new().map_err(|error| limits::explained("cannot build a pool", error))?;
         Ok(Staff {
             slots: (0..workers).map(|_| Slot::default()).collect(),
             name,
@@ -59,7 +60,7 @@ impl Staff {
             starts_failed: 0,
             last_tries: 0,
             setup,
-            is_server_lost: false,
+            spares: Spares::Welcome,
             diary: Arc::default(),
         })
     }
@@ -97,10 +98,7 @@ impl Staff {
 
     fn try_hire(&mut self, index: usize) -> Result<()> {
         let name = format!("{}-{}", self.name, index + 1);
-        let failed = |error| {
-            let limit = limits::behind(&error);
-            Error::limit(format!("cannot start worker {name:?}"), error, limit)
-        };
+        let failed = |error| limits::explained(format!("cannot start worker {name:?}"), error);
         let (link, peer) = Link::pair(RING).map_err(failed)?;
         let order = Order {
             name: Some(name.clone()),
@@ -112,11 +110,13 @@ impl Staff {
             stack_size: None,
         };
         self.diary.worker_starts(&name);
-        let starting = process::start(order, &[], &[peer.memory.as_fd(), peer.socket.as_fd()])?;
+        let descriptors = [peer.memory.as_fd(), peer.socket.as_fd()];
+        let starting = process::start(self.spares, order, &[], &descriptors)?;
         step!("pool::hire::asked");
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         slot.has_ended = false;
+        slot.is_unbegun = false;
         let number = number_of(slot.generation, index, News::Doorbell);
         self.watch.add(link.news(), number).map_err(failed)?;
         let mut worker = Worker::new(link, starting, self.setup.is_none());
@@ -126,11 +126,6 @@ impl Staff {
         slot.worker = Some(worker);
         step!("pool::hire::watched");
         Ok(())
-    }
-
-    /// Whether the last start that failed did so because the server died.
-    pub(crate) fn was_server_lost(&self) -> bool {
-        self.is_server_lost
     }
 
     /// Why the last start failed, for the caller who asked for it.
@@ -149,26 +144,42 @@ impl Staff {
 
     /// Waits until every worker runs that was asked for; one that was refused has ended.
     pub(crate) fn settle(&mut self) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let Some(worker) = &mut slot.worker else {
-                continue;
-            };
-            if worker.is_settled() || slot.has_ended {
-                continue;
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let is_awaited = |worker: &Worker| !worker.is_settled() && !slot.has_ended;
+            if slot.worker.as_ref().is_some_and(is_awaited) && self.settle_one(index) {
+                self.watch_end(index);
             }
-            match worker.settle() {
-                Err(error) => {
-                    self.is_server_lost = matches!(error, NotStarted::ServerDied(_));
-                    self.refusal = Some(error.into());
-                    slot.has_ended = true;
-                }
-                Ok(()) => {
-                    if let State::Running(child) = &worker.process {
-                        let number = number_of(slot.generation, index, News::End);
-                        slot.has_ended |= self.watch.add(child.process().as_fd(), number).is_err();
-                    }
-                }
-            }
+        }
+    }
+
+    /// Waits until the worker in this place runs, and notes why it does not; returns whether it does.
+    fn settle_one(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        let Some(worker) = &mut slot.worker else {
+            return false;
+        };
+        if !matches!(worker.process, State::Starting(Some(_))) {
+            return worker.is_settled();
+        }
+        let Err(error) = worker.settle() else {
+            return true;
+        };
+        slot.has_ended = true;
+        slot.is_unbegun = matches!(error, NotStarted::Unbegun(_));
+        if slot.is_unbegun {
+            self.spares = Spares::Unwanted;
+        }
+        self.refusal = Some(error.into());
+        false
+    }
+
+    fn watch_end(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let process = slot.worker.as_ref().map(|worker| &worker.process);
+        if let Some(State::Running(child)) = process {
+            let number = number_of(slot.generation, index, News::End);
+            slot.has_ended |= self.watch.add(child.process().as_fd(), number).is_err();
         }
     }
 
@@ -235,11 +246,13 @@ impl Staff {
     /// Some item has its outcome: what is tried next is tried with fresh patience.
     pub(crate) fn has_got_on(&mut self) {
         self.last_tries = 0;
+        self.spares = Spares::Welcome;
     }
 
-    /// Counts a start that failed; returns whether no other is tried for now.
-    fn fail_start(&mut self) -> bool {
-        self.starts_failed += 1;
+    /// Counts a start that failed; returns whether no other is tried for now. A spare that has left a moment too soon does not
+    /// count: no other is used then.
+    fn fail_start(&mut self, was_spare: bool) -> bool {
+        self.starts_failed += usize::from(!was_spare);
         let is_final = self.starts_failed >= STARTS_FAILED_MAX;
         if is_final {
             self.starts_failed = 0;
@@ -249,14 +262,12 @@ impl Staff {
 
     /// Kills a worker if it has not ended, and finds out how it ended; `held` items were with it.
     pub(crate) fn bury(&mut self, index: usize, held: usize) -> Option<End> {
-        let mut worker = self.slots[index].worker.take()?;
-        self.slots[index].has_ended = false;
+        let _runs = self.settle_one(index);
+        let slot = &mut self.slots[index];
+        let mut worker = slot.worker.take()?;
+        slot.has_ended = false;
+        let is_unbegun = slot.is_unbegun;
         self.watch.remove(worker.link.news());
-        if matches!(worker.process, State::Starting(Some(_))) {
-            if let Err(error) = worker.settle() {
-                self.refusal = Some(error.into());
-            }
-        }
         if let State::Running(child) = &worker.process {
             self.watch.remove(child.process().as_fd());
         }
@@ -284,7 +295,7 @@ impl Staff {
             pid,
             status,
             begun,
-            is_refused: pid == 0 && self.fail_start(),
+            is_refused: pid == 0 && self.fail_start(is_unbegun && worker.is_spare),
             was_useful,
             was_ready: worker.is_ready,
         })
@@ -292,16 +303,17 @@ impl Staff {
 
     /// Kills a worker that runs, and waits until it is gone: what it has shown till then can be received.
     pub(crate) fn kill(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let Some(worker) = &mut slot.worker else {
-            return;
-        };
-        slot.has_ended = true;
-        if worker.settle().is_err() {
+        if self.slots[index].worker.is_none() {
             return;
         }
-        if let State::Running(child) = &mut worker.process {
+        self.slots[index].has_ended = true;
+        if !self.settle_one(index) {
+            return;
+        }
+        let process = self.slots[index].worker.as_mut();
+        if let Some(State::Running(child)) = process.map(|worker| &mut worker.process) {
             let _ended = child.process().kill();
+            step!("pool::kill::killed");
             let _lost = child.wait(Deadline::NEVER);
         }
     }
@@ -368,6 +380,7 @@ impl Staff {
             let has_ended = child.wait(grace);
             if !matches!(has_ended, Ok(true)) {
                 let _ended = child.process().kill();
+                step!("pool::dismiss::killed");
             }
         }
         for mut child in children {

@@ -1,8 +1,8 @@
 //! [`PoolStats`]: what a pool's workers have done so far, and how long items of each function took.
 
 use crate::pool::histogram::Histogram;
+use crate::pool::numbers::NumberMap;
 use crate::sys::function::FunctionId;
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// Tells what a pool has done since it was built; made by [`Pool::stats`](crate::Pool::stats).
@@ -297,14 +297,14 @@ impl FunctionStats {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub(crate) workers: Vec<WorkerStats>,
-    functions: HashMap<FunctionId, FunctionStats>,
+    functions: NumberMap<FunctionId, FunctionStats>,
 }
 
 impl Books {
     pub(crate) fn of_workers(workers: usize) -> Books {
         Books {
             workers: vec![WorkerStats::default(); workers],
-            functions: HashMap::new(),
+            functions: NumberMap::default(),
         }
     }
 

@@ -3,12 +3,17 @@
 
 use crate::pool::call::Call;
 use crate::wire::batch::Batch;
+use crate::wire::few::Single;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A stream's batch is closed when it has this many bytes.
 const STREAM_BATCH_BYTES: usize = 256 * 1024;
+
+/// How many calls are under way for each that waits for others to travel with. So calls that are made faster than they are
+/// served are messages that grow as their number does, and a worker does not run dry meanwhile.
+const UNDER_WAY_FOR_EACH: usize = 8;
 
 /// Calls as items of one job.
 #[derive(Debug, Default)]
@@ -24,7 +29,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) call: Option<Arc<Call>>,
-    pub(crate) argument: Option<Batch>,
+    pub(crate) argument: Option<Single>,
     /// When it was made, by the monotonic clock.
     pub(crate) since: u64,
 }
@@ -36,6 +41,13 @@ impl Stream {
 
     pub(crate) fn is_waiting(&self) -> bool {
         self.submitted < self.entries.len()
+    }
+
+    /// Whether the calls that wait may wait for others to travel with, while no worker lacks anything: beside those under way
+    /// they are few.
+    pub(crate) fn may_wait(&self) -> bool {
+        let waiting = self.entries.len() - self.submitted;
+        waiting.saturating_mul(UNDER_WAY_FOR_EACH) < self.submitted
     }
 
     pub(crate) fn has(&self, item: usize) -> bool {
@@ -58,16 +70,29 @@ impl Stream {
         let entry = self.entries.get_mut(item.checked_sub(self.base)?)?;
         entry.argument = None;
         let call = entry.call.take();
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.call.is_none())
-        {
+        self.drop_done();
+        call
+    }
+
+    /// Takes the calls of items that have their results, in their order; `None` for each that was cancelled.
+    pub(crate) fn take_all(&mut self, items: Range<usize>) -> Vec<Option<Arc<Call>>> {
+        let base = self.base;
+        let calls = items.map(|item| {
+            let entry = self.entries.get_mut(item.checked_sub(base)?)?;
+            entry.call.take()
+        });
+        let calls = calls.collect();
+        self.drop_done();
+        calls
+    }
+
+    fn drop_done(&mut self) {
+        let is_done = |entry: &Entry| entry.call.is_none();
+        while self.entries.front().is_some_and(is_done) {
             self.entries.pop_front();
             self.base += 1;
             self.submitted = self.submitted.saturating_sub(1);
         }
-        call
     }
 
     /// Takes up to `items_max` arguments that can travel together; returns the first one's item as well.
@@ -77,20 +102,82 @@ impl Stream {
             self.submitted += 1;
         }
         let item = self.base + self.submitted;
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        while batches.len() < items_max && bytes < STREAM_BATCH_BYTES {
+        let first = self.entries.get_mut(self.submitted)?.argument.take()?;
+        self.submitted += 1;
+        let mut batch = first.into_batch();
+        while batch.count() < items_max && batch.size() < STREAM_BATCH_BYTES {
             let Some(entry) = self.entries.get_mut(self.submitted) else {
                 break;
             };
-            match (&entry.argument, batches.first()) {
-                (None, _) => break,
-                (Some(argument), Some(first)) if !argument.can_join(first) => break,
-                _ => {}
-            }
-            batches.extend(entry.argument.take());
-            bytes += batches.last().map_or(0, Batch::size);
+            let can_join = |argument: &mut Single| argument.can_join(&batch);
+            let Some(argument) = entry.argument.take_if(can_join) else {
+                break;
+            };
+            argument.join(&mut batch);
             self.submitted += 1;
         }
-        Some((item, Batch::join(batches)?))
+        Some((item, batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::pack_argument;
+
+    fn make(stream: &mut Stream, number: u64) -> usize {
+        let item = stream.next_item();
+        stream.entries.push_back(Entry {
+            call: Some(Arc::new(Call::new(None))),
+            argument: Some(pack_argument(number).unwrap()),
+            since: 0,
+        });
+        item
+    }
+
+    #[test]
+    fn calls_that_are_made_while_many_are_under_way_travel_together() {
+        let mut stream = Stream::default();
+        let mut batches = Vec::new();
+        for number in 0..10_000 {
+            make(&mut stream, number);
+            if !stream.may_wait() {
+                let (item, batch) = stream.take_arguments(usize::MAX).unwrap();
+                assert_eq!(item, batches.iter().sum::<usize>());
+                batches.push(batch.count());
+            }
+        }
+        // The first ones at once, and then so many that they are an eighth of those under way.
+        assert!(batches[..9].iter().all(|&count| count == 1), "{batches:?}");
+        assert!(batches.len() < 100, "{batches:?}");
+        // When those under way are done, those that wait may not wait any longer.
+        let (under_way, made) = (stream.submitted, stream.next_item());
+        assert!(under_way < made && stream.may_wait());
+        assert_eq!(stream.take_all(0..under_way).len(), under_way);
+        assert!(!stream.may_wait());
+        let (item, batch) = stream.take_arguments(usize::MAX).unwrap();
+        assert_eq!((item, batch.count()), (under_way, made - under_way));
+    }
+
+    #[test]
+    fn what_was_cancelled_does_not_travel_and_has_no_place_in_a_batch() {
+        let mut stream = Stream::default();
+        for number in 0..6 {
+            make(&mut stream, number);
+        }
+        assert!(stream.take(0).is_some() && stream.take(3).is_some());
+        assert!(stream.take(3).is_none());
+        let taken = |stream: &mut Stream| {
+            let (item, batch) = stream.take_arguments(10)?;
+            Some((item, batch.slice(0..batch.count()).to_vec()))
+        };
+        let bytes = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
+        assert_eq!(taken(&mut stream), Some((1, bytes(&[1, 2]))));
+        assert_eq!(taken(&mut stream), Some((4, bytes(&[4, 5]))));
+        assert_eq!(taken(&mut stream), None);
+        let calls = stream.take_all(1..5);
+        let is_there: Vec<bool> = calls.iter().map(Option::is_some).collect();
+        assert_eq!(is_there, [true, true, false, true]);
+        assert_eq!((stream.base, stream.entries.len()), (5, 1));
     }
 }

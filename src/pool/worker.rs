@@ -4,6 +4,7 @@ use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::protocol::{Permission, from_worker, to_worker};
 use crate::sys::function::{self, Body, FunctionId};
 use crate::sys::identity::exit_now;
+use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use crate::sys::{clock, limits};
 use crate::task::{Arguments, Call, Callable, Captures, Chunk, Ended, Returned, drop_worker_state};
@@ -11,7 +12,6 @@ use crate::wire::batch::Lane;
 use crate::wire::{Header, Link, LinkError, LinkPeer, Message, codec};
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -255,7 +255,7 @@ impl Worker {
         count: usize,
         words: [u64; 4],
         body: &[u8],
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
     ) -> Result<(), LinkError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.link.send(

@@ -116,7 +116,9 @@ fn accept(number: i32, nonce: [u8; 16]) -> io::Result<Accepted> {
                 _ => Err(invalid("whose server is not said")),
             }
         }
-        Role::Withdrawn { .. } | Role::Census => Err(invalid("it is no server yet")),
+        Role::Withdrawn { .. } | Role::Taken { .. } | Role::Census => {
+            Err(invalid("it is no server yet"))
+        }
         Role::Process(request) => {
             let rest = Record {
                 head: (),

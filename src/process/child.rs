@@ -7,6 +7,8 @@
 //! | is 6.15 or newer, and the fork server has started it | from the pidfd, as soon as the process was collected: the kernel does so at once | the server is killed: an heir collects it, in time, or nobody does, and that is said |
 //! | is older, or the process was forked here | from the status socket, on which the server or the minder reports | the teller is killed: nobody knows, and that is said |
 //!
+//! Who joins it waits for its end alone, where what its function came to is there.
+//!
 //! Whoever waits by the second way waits for the status socket and the pidfd at once. If the teller has been stopped, whoever
 //! needs it has it go on.
 
@@ -17,7 +19,7 @@ use crate::process::ledger::Taken;
 use crate::process::request::{EndIs, Hello, News, Role};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::{collected, collected_or_readable, readable};
-use crate::sys::socket::{self, Patience};
+use crate::sys::socket::{self, Patience, is_gone};
 use crate::sys::step::step;
 use crate::sys::{fork, identity, limits};
 use crate::task::Arrived;
@@ -27,6 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A process that is being started.
@@ -51,14 +54,41 @@ pub(crate) enum Teller {
         number: u64,
         /// By which place in the family it knows the process.
         path: Vec<u64>,
+        /// Set where the request may have been lost, with what it told the server of.
+        is_unsure: Arc<AtomicBool>,
+    },
+    /// The process itself, which was forked ahead of need; the fork server is its parent.
+    Spare {
+        pid: u32,
+        process: Arc<PidFd>,
+        server: Arc<PidFd>,
     },
     Minder(Arc<PidFd>),
 }
 
 impl Teller {
+    /// Who tells of its start.
     fn process(&self) -> &PidFd {
         match self {
+            Teller::Server { process, .. }
+            | Teller::Spare { process, .. }
+            | Teller::Minder(process) => process,
+        }
+    }
+
+    /// The process itself, where it tells of its own start.
+    fn spare(&self) -> Option<(u32, Arc<PidFd>)> {
+        match self {
+            Teller::Spare { pid, process, .. } => Some((*pid, Arc::clone(process))),
+            Teller::Server { .. } | Teller::Minder(_) => None,
+        }
+    }
+
+    /// Who is its parent to the kernel.
+    fn parent(&self) -> &PidFd {
+        match self {
             Teller::Server { process, .. } | Teller::Minder(process) => process,
+            Teller::Spare { server, .. } => server,
         }
     }
 
@@ -70,11 +100,15 @@ impl Teller {
             // Nothing was started for it, and nothing will be.
             Teller::Server { taken, number, .. } if !taken.has(*number) => {
                 let why = format!("the fork server died{how} before it took the request in");
-                NotStarted::ServerDied(Error::refused(operation, why))
+                NotStarted::Unbegun(Error::refused(operation, why))
             }
             Teller::Server { .. } => {
                 let why = format!("the fork server died over it{how}; the process may have begun");
                 NotStarted::Refused(Error::refused(operation, why))
+            }
+            Teller::Spare { .. } => {
+                let why = format!("it ended{how} before it took the request in");
+                NotStarted::Unbegun(Error::refused(operation, why))
             }
             Teller::Minder(_) => {
                 let why = format!("its minder died over it{how}; the process may have begun");
@@ -97,6 +131,7 @@ impl Teller {
                 let hello = Hello::new([0; 16], Role::Withdrawn { path: path.clone() });
                 let _gone = record::send(requests.as_fd(), &hello, &[], &[], Patience::Wait);
             }
+            Teller::Spare { process, .. } => drop(process.kill()),
             // This takes no memory, which may be what is lacking.
             Teller::Minder(minder) => {
                 socket::end_sending(status.as_fd());
@@ -109,15 +144,15 @@ impl Teller {
 /// Why there is no process.
 #[derive(Debug)]
 pub(crate) enum NotStarted {
-    /// The server died before it took the request in: nothing was started, and it can be asked for again.
-    ServerDied(Error),
+    /// The server, or the spare, died before it took the request in: nothing was started, and it can be asked for again.
+    Unbegun(Error),
     Refused(Error),
 }
 
 impl From<NotStarted> for Error {
     fn from(error: NotStarted) -> Error {
         match error {
-            NotStarted::ServerDied(error) | NotStarted::Refused(error) => error,
+            NotStarted::Unbegun(error) | NotStarted::Refused(error) => error,
         }
     }
 }
@@ -156,6 +191,10 @@ enum End {
 /// How long the news of an end that the kernel has shown already are waited for, before it is seen to that they come.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long whoever adopts orphans is given to collect one. An init takes less than a millisecond, but in some containers
+/// there is none that does, and a pool of which the server was killed would wait for each of its workers.
+const PATIENCE_WITH_HEIRS: Duration = Duration::from_millis(100);
+
 impl Starting {
     pub(crate) fn by_server(
         name: String,
@@ -168,6 +207,16 @@ impl Starting {
             status,
             teller,
             spare: Some(spare),
+        }
+    }
+
+    /// A spare was given the request over what is now its status socket.
+    pub(crate) fn by_spare(name: String, status: OwnedFd, teller: Teller) -> Starting {
+        Starting {
+            name,
+            status,
+            teller,
+            spare: None,
         }
     }
 
@@ -189,6 +238,11 @@ impl Starting {
         &self.name
     }
 
+    /// Whether a process was asked that had been forked ahead of need.
+    pub(crate) fn is_spare(&self) -> bool {
+        self.teller.spare().is_some()
+    }
+
     /// Waits until the process runs.
     ///
     /// # Errors
@@ -196,9 +250,12 @@ impl Starting {
     /// Where it could not be started, or the server died over it.
     pub(crate) fn wait(mut self) -> Result<Child, NotStarted> {
         let result = self.wait_for_news();
+        if let (Err(_), Teller::Server { is_unsure, .. }) = (&result, &self.teller) {
+            is_unsure.store(true, Ordering::Relaxed);
+        }
         match &result {
             Ok(_) => {}
-            Err(NotStarted::ServerDied(_)) => self.teller.dismiss(),
+            Err(NotStarted::Unbegun(_)) => self.teller.dismiss(),
             Err(NotStarted::Refused(_)) => {
                 self.teller.withdraw(&self.status);
                 self.teller.dismiss();
@@ -207,7 +264,9 @@ impl Starting {
         let (pid, process, end_is, returned) = result?;
         step!("launcher::started::told");
         match &self.teller {
-            Teller::Server { .. } => family::note(&self.name, pid, &process),
+            Teller::Server { .. } | Teller::Spare { .. } => {
+                family::note(&self.name, pid, &process);
+            }
             Teller::Minder(minder) => family::note_minded(minder, pid),
         }
         Ok(Child {
@@ -241,12 +300,22 @@ impl Starting {
                     nonsense += 1;
                     continue;
                 }
-                Err(error) => {
-                    let limit = limits::behind(&error);
-                    let error = Error::limit(operation(), error, limit);
-                    return Err(NotStarted::Refused(error));
+                // So the kernel says it where the request was not taken out of the socket.
+                Err(error) if self.teller.spare().is_some() && is_gone(&error) => {
+                    return Err(self.teller.died_over(operation()));
                 }
-                Ok(None) => return Err(self.teller.died_over(operation())),
+                Err(error) => {
+                    return Err(NotStarted::Refused(limits::explained(operation(), error)));
+                }
+                Ok(None) => match self.teller.spare() {
+                    // The kernel says first that a socket is closed, and a moment later that something was left in it.
+                    Some(_) if self.is_reset() => {
+                        return Err(self.teller.died_over(operation()));
+                    }
+                    // It had taken the request in: it has begun, and ended.
+                    Some((pid, process)) => return Ok((pid, process, EndIs::Kept, returned)),
+                    None => return Err(self.teller.died_over(operation())),
+                },
                 Ok(Some(mut news)) => match (news.head, news.descriptors.pop()) {
                     // A process that is quick may have returned before the server tells of it.
                     (News::Returned(result), last) => {
@@ -264,22 +333,33 @@ impl Starting {
                         let operation = format!("{}: {what}", operation());
                         return Err(NotStarted::Refused(Error::limit(operation, error, limit)));
                     }
+                    (News::Unbegun(why), _) => {
+                        let error = Error::refused(operation(), why);
+                        return Err(NotStarted::Unbegun(error));
+                    }
                     (News::Exited { .. }, _) => {
                         return Err(NotStarted::Refused(Error::refused(
                             operation(),
                             "it wrote into the socket of the fork server's news, and was killed",
                         )));
                     }
-                    _ => {
-                        return Err(NotStarted::Refused(Error::refused(
-                            operation(),
-                            "the fork server talks nonsense",
-                        )));
+                    (News::Started { .. }, None) => {
+                        let Some((pid, process)) = self.teller.spare() else {
+                            let why = "the fork server talks nonsense";
+                            return Err(NotStarted::Refused(Error::refused(operation(), why)));
+                        };
+                        return Ok((pid, process, EndIs::Kept, returned));
                     }
                 },
             }
             self.wait_until_told(&operation)?;
         }
+    }
+
+    /// Whether the other end of the status socket was closed with something unread in it.
+    fn is_reset(&self) -> bool {
+        record::receive::<News>(self.status.as_fd(), Patience::Now)
+            .is_err_and(|error| is_gone(&error))
     }
 
     /// Blocks until there are news, or nobody is left to send any.
@@ -288,7 +368,7 @@ impl Starting {
             let teller = self.teller.process();
             let waited_for = [self.status.as_fd(), teller.as_fd()];
             let [news, has_ended] = readable(waited_for, Deadline::after(PATIENCE))
-                .map_err(|error| NotStarted::Refused(Error::io(operation(), error)))?;
+                .map_err(|error| NotStarted::Refused(limits::explained(operation(), error)))?;
             if news {
                 return Ok(());
             }
@@ -340,6 +420,37 @@ impl Child {
         Ok(true)
     }
 
+    /// Waits until it has ended, for what its function came to. Where that is there, nobody need have collected it, so that how
+    /// it ended may not be known: its parent may be forking at that moment, or be stopped.
+    pub(crate) fn wait_for_return(&mut self) -> io::Result<()> {
+        let is_ours = self.owner == identity::pid();
+        if self.end == End::Running && self.end_is == EndIs::Kept && is_ours {
+            readable([self.process.as_fd()], Deadline::NEVER)?;
+            // Its sockets were closed before that showed, so what it has sent is all there.
+            self.take_news_once()?;
+            if self.returned.is_some() {
+                self.leave_to_its_parent();
+                return Ok(());
+            }
+        }
+        self.wait(Deadline::NEVER).map(drop)
+    }
+
+    /// It has ended, and whoever is its parent collects it.
+    fn leave_to_its_parent(&mut self) {
+        match self.process.exit_status() {
+            Some(status) => self.end = End::Exited(status),
+            None => {
+                let now = Deadline::after(Duration::ZERO);
+                let parent = self.teller.parent();
+                if readable([parent.as_fd()], now).is_ok_and(|[is_gone]| is_gone) {
+                    // Where this process adopts orphans, it is the heir.
+                    fork::reap(&self.process);
+                }
+            }
+        }
+    }
+
     /// Waits until it has ended, and takes in what it has sent: all that it ever does is there then.
     fn wait_for_kernel(&mut self, deadline: Deadline) -> io::Result<bool> {
         let [has_ended] = readable([self.process.as_fd()], deadline)?;
@@ -354,17 +465,24 @@ impl Child {
             status = self.process.exit_status();
         }
         self.end = status.map_or(End::Lost, End::Exited);
+        self.take_news_once()?;
+        Ok(true)
+    }
+
+    /// Takes in the news that are there, unless the function has returned: nothing else is expected where the kernel tells the
+    /// end.
+    fn take_news_once(&mut self) -> io::Result<()> {
         if self.returned.is_none() {
             self.take_news()?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Waits until it, which has ended, was collected, or nobody is left to do so; returns whether that is so.
     fn wait_until_collected(&self, deadline: Deadline) -> io::Result<bool> {
         let process = self.process.as_fd();
         loop {
-            let server = self.teller.process();
+            let server = self.teller.parent();
             let patience = deadline.or_after(PATIENCE);
             match collected_or_readable(process, server.as_fd(), patience)? {
                 [true, _] => return Ok(true),
@@ -376,7 +494,7 @@ impl Child {
         }
         // The server is gone. Where this process adopts orphans, it is the heir.
         fork::reap(&self.process);
-        let is_collected = collected(process, deadline.or_after(PATIENCE))?;
+        let is_collected = collected(process, deadline.or_after(PATIENCE_WITH_HEIRS))?;
         Ok(is_collected || !deadline.has_passed())
     }
 
@@ -431,6 +549,10 @@ impl Child {
     pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
         match self.end {
             End::Exited(status) => Some(status),
+            // Somebody may have collected it since. A copy of the handle in another process is told as little as ever.
+            End::Lost if self.end_is == EndIs::Kept && self.owner == identity::pid() => {
+                self.process.exit_status()
+            }
             End::Running | End::Lost => None,
         }
     }
@@ -442,15 +564,10 @@ impl Child {
 
     /// What its function came to, once it has ended.
     pub(crate) fn into_arrived(self) -> Arrived {
-        let pid = self.pid;
-        match (self.returned, self.end) {
-            (Some(Arrived(result)), _) => Arrived(result.map_err(|error| error.in_process(pid))),
-            (None, End::Exited(status)) => {
-                Arrived(Err(TaskError::crash(Some(status)).in_process(pid)))
-            }
-            (None, End::Running | End::Lost) => {
-                Arrived(Err(TaskError::crash(None).in_process(pid)))
-            }
+        let (pid, status) = (self.pid, self.exit_status());
+        match self.returned {
+            Some(Arrived(result)) => Arrived(result.map_err(|error| error.in_process(pid))),
+            None => Arrived(Err(TaskError::crash(status).in_process(pid))),
         }
     }
 
@@ -485,7 +602,10 @@ impl Child {
                         self.end = End::Exited(ExitStatus::from_raw(status));
                         return Ok(true);
                     }
-                    News::Started { .. } | News::Refused { .. } | News::Exited { .. } => {
+                    News::Started { .. }
+                    | News::Refused { .. }
+                    | News::Unbegun(_)
+                    | News::Exited { .. } => {
                         self.nonsense += 1;
                     }
                 },

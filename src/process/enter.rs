@@ -2,12 +2,13 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::process::current::{self, Identity};
-use crate::process::request::{Echo, News, StartRequest};
+use crate::process::request::{Echo, Hello, News, Role, StartMethod, StartRequest};
 use crate::sys::identity::{self, exit_now};
-use crate::sys::socket::{Patience, is_gone};
+use crate::sys::socket::{Patience, RECORD_MAX, is_gone};
 use crate::sys::step::step;
 use crate::sys::{descriptor, function, limits, signal};
 use crate::task::{self, Call, Returned};
+use crate::wire::codec;
 use crate::wire::record::{self, Record};
 use crate::wire::value::Packed;
 use std::io::{self, Write};
@@ -212,6 +213,45 @@ pub(crate) fn warm_up() {
     flush();
     // It has no handles and fails in no way.
     let _packed = task::run_and_pack(|| (0u8, ()));
+    limits::processors();
+    limits::longest_message();
+}
+
+/// Does, in a process that waits to be told what it is to be, what it will do then, with a function that does nothing; keeps
+/// nothing of it.
+///
+/// After a fork, a page is copied when it is first written to, and code is mapped when it is first run. That took a process more
+/// time than all that it did between its request and its result; here it takes nobody's.
+pub(crate) fn rehearse() {
+    let nothing = task::describe_call(|()| ());
+    if let Some(function) = nothing.id {
+        let identity = current::next_child(None, false);
+        let (method, echo) = (StartMethod::ForkServer, Echo::Printed);
+        let request = StartRequest::new(identity, method, echo, function);
+        // It fails for no request, and if it did, that would be told when there is one.
+        let _failed = rehearse_start(&Hello::new([0; 16], Role::Process(Box::new(request))));
+    }
+}
+
+fn rehearse_start(hello: &Hello) -> Result<(), String> {
+    // As much as a record is received into.
+    let mut bytes = Vec::with_capacity(RECORD_MAX);
+    codec::encode(hello, &mut bytes)?;
+    let mut hello: Hello = codec::decode(&bytes)?;
+    let Role::Process(request) = hello.take_role() else {
+        return Ok(());
+    };
+    if let Some(entry) = function::resolve::<Call, Returned>(request.function) {
+        let call = Call {
+            arguments: Vec::new(),
+            descriptors: Vec::new(),
+        };
+        let _nothing = run_here(entry, call);
+        flush();
+        bytes.clear();
+        codec::encode(&News::Returned(Ok(())), &mut bytes)?;
+    }
+    Ok(())
 }
 
 /// Writes out what the function has printed. A stream that is closed or full is no failure of the function.

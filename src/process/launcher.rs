@@ -9,12 +9,14 @@ use crate::process::enter::{self, REFUSED};
 use crate::process::family;
 use crate::process::forked;
 use crate::process::ledger::Taken;
-use crate::process::request::{Echo, Hello, Role, StartMethod, StartRequest};
+use crate::process::request::{Echo, Hello, Offer, Role, StartMethod, StartRequest};
 use crate::process::server::inviting;
+use crate::process::stock::is_there;
 use crate::sys::identity::{self, Rights, exit_now};
 use crate::sys::limits::{self, Bounds};
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::{Patience, is_gone};
 use crate::sys::step::step;
 use crate::sys::{descriptor, exec, fork, signal, socket};
@@ -26,6 +28,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -55,9 +58,40 @@ struct Server {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     bounds: Option<Bounds>,
+    /// The last request with which it was told of another environment or other bounds.
+    changed: u64,
+    /// Whether a request may have been lost, and what it told with it: the next one tells everything.
+    is_unsure: Arc<AtomicBool>,
     /// What it was born with, and so are its children.
     rights: Rights,
 }
+
+/// What a process finds that is of the moment at which it is started.
+struct Moment {
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+    bounds: Option<Bounds>,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        Moment {
+            environment: std::env::vars_os().collect(),
+            directory: std::env::current_dir().ok(),
+            bounds: Some(Bounds::now()),
+        }
+    }
+}
+
+/// Whether a spare may be used for a start. Where one has died over it, the server is asked, which does not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spares {
+    Welcome,
+    Unwanted,
+}
+
+/// How long the others' end is waited for before it is seen to that nobody is stopped.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
 
@@ -68,11 +102,17 @@ static RETIRED: Mutex<Vec<Server>> = Mutex::new(Vec::new());
 /// Lifelines of servers that died while non-daemons may have run on, with who had started them.
 static OUTLIVING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
 
+/// The process that has come to its normal end, by its pid. Its threads go on till it has ended, and a pool of one of them
+/// would replace the workers that end now; but nobody would end or wait for what is started from here on.
+static ENDING: AtomicU32 = AtomicU32::new(0);
+
 /// At the normal end of the program (`main` returns or panics, `std::process::exit`): lets the server end, which kills the
 /// daemons, and waits for the other processes. After any other end, the server does its part, and the others run on.
 extern "C" fn settle() {
+    // Whoever starts a process looks when it has the first of these locks.
+    ENDING.store(identity::pid(), Ordering::Relaxed);
     // Another thread that starts a process just now holds these for a moment only.
-    let patience = Duration::from_secs(1);
+    let patience = PATIENCE;
     let (Some(mut server), Some(mut retired), Some(mut outliving)) = (
         SERVER.try_lock_for(patience),
         RETIRED.try_lock_for(patience),
@@ -80,17 +120,21 @@ extern "C" fn settle() {
     ) else {
         return;
     };
-    let mut lifelines = std::mem::take(&mut *outliving);
-    for server in server.take().into_iter().chain(retired.drain(..)) {
-        if server.is_ours() {
-            // A process that was forked from this one may hold the socket as well.
-            socket::end_sending(server.requests.as_fd());
-        }
-        lifelines.push((server.owner, server.lifeline));
+    let outlived = std::mem::take(&mut *outliving);
+    let servers = server.take().into_iter().chain(retired.drain(..));
+    let servers: Vec<Server> = servers.filter(Server::is_ours).collect();
+    // Who waits for them is refused from here on. It must not wait till the processes have ended: one may wait for that thread.
+    drop((server, retired, outliving));
+    for server in &servers {
+        // A process that was forked from this one may hold the socket as well.
+        socket::end_sending(server.requests.as_fd());
+        server.end_spares();
     }
     family::end_forked_daemons();
-    lifelines.extend(forked::take_lifeline());
-    for (owner, lifeline) in lifelines {
+    for server in &servers {
+        server.wait_for_all();
+    }
+    for (owner, lifeline) in outlived.into_iter().chain(forked::take_lifeline()) {
         if owner == identity::pid() {
             let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
         }
@@ -118,6 +162,7 @@ pub(crate) fn fork_here(
     run: impl FnOnce(OwnedFd) -> i32,
 ) -> Result<Starting> {
     let operation = refuse_too_deep(&identity)?;
+    refuse_at_end(&operation)?;
     settle_at_exit();
     let started = forked::start(&identity.clone(), |status| {
         forget_parent();
@@ -134,10 +179,7 @@ pub(crate) fn fork_here(
         identity::flush_c_streams();
         code
     });
-    started.map_err(|error| {
-        let limit = limits::behind(&error).filter(|_| error.raw_os_error().is_some());
-        Error::limit(format!("{operation}: fork"), error, limit)
-    })
+    started.map_err(|error| limits::explained(format!("{operation}: fork"), error))
 }
 
 /// In a forked process: what the parent has started is none of its own.
@@ -171,6 +213,15 @@ fn refuse_too_deep(identity: &Identity) -> Result<String> {
     Ok(operation)
 }
 
+/// An error where this process has come to its end.
+fn refuse_at_end(operation: &str) -> Result<()> {
+    if ENDING.load(Ordering::Relaxed) == identity::pid() {
+        let why = "the program has come to its end";
+        return Err(Error::refused(operation, why));
+    }
+    Ok(())
+}
+
 /// Name and pid of each process that the fork server has started and that is alive; none where there is no server, or none
 /// that answers.
 pub(crate) fn ask_who_lives() -> Vec<(String, u32)> {
@@ -178,22 +229,36 @@ pub(crate) fn ask_who_lives() -> Vec<(String, u32)> {
     let retired = RETIRED.lock();
     let servers = slot.as_ref().into_iter().chain(retired.iter());
     let ours = servers.filter(|server| server.is_ours());
-    ours.flat_map(ask_who_lives_of).collect()
+    let talk_of = |server: &Server| (Arc::clone(&server.requests), Arc::clone(&server.process));
+    let ours: Vec<(Arc<OwnedFd>, Arc<PidFd>)> = ours.map(talk_of).collect();
+    // One may have been stopped: nobody else is to wait for that.
+    drop((slot, retired));
+    let answers = ours
+        .iter()
+        .map(|(requests, process)| ask_who_lives_of(requests, process));
+    answers.flatten().collect()
 }
 
-fn ask_who_lives_of(server: &Server) -> Vec<(String, u32)> {
+fn ask_who_lives_of(requests: &OwnedFd, process: &PidFd) -> Vec<(String, u32)> {
     let Ok((answer, theirs)) = socket::record_pair() else {
         return Vec::new();
     };
     let hello = Hello::new([0; 16], Role::Census);
-    let requests = server.requests.as_fd();
-    if record::send(requests, &hello, &[], &[theirs.as_fd()], Patience::Wait).is_err() {
+    if record::send(
+        requests.as_fd(),
+        &hello,
+        &[],
+        &[theirs.as_fd()],
+        Patience::Wait,
+    )
+    .is_err()
+    {
         return Vec::new();
     }
     drop(theirs);
     for _ in 0..2 {
         let patience = Deadline::after(Duration::from_secs(1));
-        let waited_for = [answer.as_fd(), server.process.as_fd()];
+        let waited_for = [answer.as_fd(), process.as_fd()];
         match readable(waited_for, patience) {
             Ok([true, _]) => {
                 let answer = record::receive::<Vec<(String, u32)>>(answer.as_fd(), Patience::Now);
@@ -204,7 +269,7 @@ fn ask_who_lives_of(server: &Server) -> Vec<(String, u32)> {
             }
             Ok([false, true]) | Err(_) => break,
             // Should somebody have stopped it: it is needed.
-            Ok([false, false]) => drop(server.process.resume()),
+            Ok([false, false]) => drop(process.resume()),
         }
     }
     Vec::new()
@@ -216,6 +281,7 @@ fn ask_who_lives_of(server: &Server) -> Vec<(String, u32)> {
 ///
 /// Where there is no server and none can be had, or the function cannot run in another process.
 pub(crate) fn start(
+    spares: Spares,
     order: Order,
     arguments: &[u8],
     descriptors: &[BorrowedFd<'_>],
@@ -250,29 +316,16 @@ pub(crate) fn start(
     };
     let name = identity.name.clone();
     let request = StartRequest {
-        number: 0,
-        identity,
-        method: order.method,
-        echo: order.echo,
-        function,
-        server: 0,
-        bounds: None,
-        streams: [false; 3],
-        has_directory: false,
-        has_lifeline: false,
-        environment: None,
         variables: order.variables,
         stack_size: order.stack_size,
+        ..StartRequest::new(identity, order.method, order.echo, function)
     };
-    let failed = |error: io::Error| {
-        let limit = limits::behind(&error);
-        Error::limit(format!("{operation}: fork server"), error, limit)
-    };
+    let failed = |error: io::Error| limits::explained(format!("{operation}: fork server"), error);
     let path = request.identity.path.clone();
-    let (status, theirs) = socket::record_pair().map_err(failed)?;
-    let spare = descriptor::spare(&status).map_err(failed)?;
+    let mut sockets = None;
 
     let mut slot = SERVER.lock();
+    refuse_at_end(&operation)?;
     retire(&mut slot).map_err(failed)?;
     let_outlived_go();
     let mut starts_left = SERVERS_MAX;
@@ -284,7 +337,24 @@ pub(crate) fn start(
                 slot.insert(Server::start().map_err(failed)?)
             }
         };
-        match server.request(request.clone(), arguments, &theirs, descriptors) {
+        let moment = Moment::now();
+        if order.method == StartMethod::ForkServer && spares == Spares::Welcome {
+            let given = server
+                .give_spare(&request, &moment, arguments, descriptors)
+                .map_err(failed)?;
+            if let Some((status, teller)) = given {
+                return Ok(Starting::by_spare(name, status, teller));
+            }
+        }
+        let (status, theirs, room) = match sockets.take() {
+            Some(made) => made,
+            None => {
+                let (status, theirs) = socket::record_pair().map_err(failed)?;
+                let room = descriptor::spare(&status).map_err(failed)?;
+                (status, theirs, room)
+            }
+        };
+        match server.request(request.clone(), moment, arguments, &theirs, descriptors) {
             Ok(()) => {
                 let teller = Teller::Server {
                     process: Arc::clone(&server.process),
@@ -292,14 +362,16 @@ pub(crate) fn start(
                     taken: Arc::clone(&server.taken),
                     number: server.asked,
                     path,
+                    is_unsure: Arc::clone(&server.is_unsure),
                 };
-                return Ok(Starting::by_server(name, status, teller, spare));
+                return Ok(Starting::by_server(name, status, teller, room));
             }
             // The server has died since it was last needed: once more, with another.
             Err(error) if is_gone(&error) && starts_left > 0 => {
                 if let Some(server) = slot.take() {
                     server.bury();
                 }
+                sockets = Some((status, theirs, room));
             }
             Err(error) => return Err(failed(error)),
         }
@@ -344,17 +416,19 @@ const SERVERS_MAX: usize = 3;
 pub(crate) fn start_and_wait(
     order: &Order,
     arguments: &[u8],
-    descriptors: &[Arc<OwnedFd>],
+    descriptors: &[Arc<SharedFd>],
 ) -> Result<(String, Child)> {
     let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(|one| one.as_fd()).collect();
     let mut tries_left = TRIES;
+    let mut spares = Spares::Welcome;
     loop {
         tries_left -= 1;
-        let starting = start(order.clone(), arguments, &descriptors)?;
+        let starting = start(spares, order.clone(), arguments, &descriptors)?;
+        spares = Spares::Unwanted;
         let name = starting.name().to_owned();
         match starting.wait() {
             Ok(child) => return Ok((name, child)),
-            Err(NotStarted::ServerDied(_)) if tries_left > 0 => {}
+            Err(NotStarted::Unbegun(_)) if tries_left > 0 => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -401,8 +475,27 @@ impl Server {
             environment,
             directory,
             bounds: None,
+            changed: 0,
+            is_unsure: Arc::default(),
             rights,
         })
+    }
+
+    /// Ends those that it has forked ahead of need and offered. They would leave by themselves, but not where somebody has stopped
+    /// them.
+    fn end_spares(&self) {
+        while let Some((_, _, spare)) = self.next_offer() {
+            let _ended = spare.kill();
+        }
+    }
+
+    /// Waits until it has ended, which was told to end, and all non-daemons that it has started.
+    fn wait_for_all(&self) {
+        while let Ok([false]) = readable([self.lifeline.as_fd()], Deadline::after(PATIENCE)) {
+            // Should somebody have stopped it, or what it has forked ahead meanwhile.
+            let _ended = self.process.resume();
+            self.end_spares();
+        }
     }
 
     /// Waits for a server that is dying: its socket closes a moment before it has ended.
@@ -411,6 +504,12 @@ impl Server {
         let _ended = readable([self.process.as_fd()], Deadline::NEVER);
         // It is a child only where this process adopts orphans.
         fork::reap(&self.process);
+        // So are the spares that it has left.
+        while let Some((_, _, spare)) = self.next_offer() {
+            let _ended = spare.kill();
+            let _ended = readable([spare.as_fd()], Deadline::after(Duration::from_secs(1)));
+            fork::reap(&spare);
+        }
         OUTLIVING.lock().push((self.owner, self.lifeline));
         let_outlived_go();
     }
@@ -423,46 +522,135 @@ impl Server {
     fn request(
         &mut self,
         mut request: StartRequest,
+        moment: Moment,
         arguments: &[u8],
         status: &OwnedFd,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-        if environment != self.environment {
-            request.environment = Some(environment.clone());
+        let is_unsure = self.is_unsure.swap(false, Ordering::Relaxed);
+        if is_unsure || moment.environment != self.environment {
+            request.environment = Some(moment.environment.clone());
         }
-        let directory = std::env::current_dir().ok();
-        let opened = if directory != self.directory {
+        if is_unsure || moment.bounds != self.bounds {
+            request.bounds.clone_from(&moment.bounds);
+        }
+        request.after = if is_unsure { 0 } else { self.changed };
+        let is_changed = request.environment.is_some() || request.bounds.is_some();
+        // A number that is not sent is used by nobody.
+        self.asked += 1;
+        request.number = self.asked;
+        let requests = Arc::clone(&self.requests);
+        let sent = self.send(
+            requests.as_fd(),
+            Some(status.as_fd()),
+            request,
+            &moment,
+            arguments,
+            descriptors,
+        );
+        if sent.is_err() {
+            self.is_unsure.fetch_or(is_unsure, Ordering::Relaxed);
+        }
+        sent?;
+        step!("launcher::request::sent");
+        if is_changed {
+            self.changed = self.asked;
+        }
+        self.environment = moment.environment;
+        self.bounds = moment.bounds;
+        Ok(())
+    }
+
+    /// Sends a request to the server or a spare, with what comes along.
+    fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        status: Option<BorrowedFd<'_>>,
+        mut request: StartRequest,
+        moment: &Moment,
+        arguments: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let opened = if moment.directory != self.directory {
             Some(descriptor::current_directory()?)
         } else {
             None
         };
-        let bounds = Some(Bounds::now());
-        if bounds != self.bounds {
-            request.bounds.clone_from(&bounds);
-        }
         let streams = descriptor::streams();
         request.streams = streams.map(|stream| stream.is_some());
         request.has_directory = opened.is_some();
-        // A number that is not sent is used by nobody.
-        self.asked += 1;
-        request.number = self.asked;
-
-        let mut all = vec![status.as_fd()];
+        let mut all: Vec<BorrowedFd<'_>> = status.into_iter().collect();
         all.extend(streams.iter().flatten());
         all.extend(opened.as_ref().map(AsFd::as_fd));
         all.extend_from_slice(descriptors);
         let hello = Hello::new([0; 16], Role::Process(Box::new(request)));
-        record::send(
-            self.requests.as_fd(),
-            &hello,
-            arguments,
-            &all,
-            Patience::Wait,
-        )?;
-        step!("launcher::request::sent");
-        self.environment = environment;
-        self.bounds = bounds;
-        Ok(())
+        record::send(socket, &hello, arguments, &all, Patience::Wait)
+    }
+
+    /// The next process that was forked ahead of need: its status socket and its pidfd.
+    fn next_offer(&self) -> Option<(Offer, OwnedFd, PidFd)> {
+        let receive = || record::receive::<Offer>(self.requests.as_fd(), Patience::Now);
+        // Of a server that died over a request that is told first, once; its offers are there still.
+        let received = receive().or_else(|_| receive());
+        let mut offered = received.ok().flatten()?;
+        let (status, process) = (offered.descriptors.pop()?, offered.descriptors.pop()?);
+        Some((offered.head, status, PidFd::adopt(process)))
+    }
+
+    /// Gives the request to a process that was forked ahead of need, if one is there and was born under what holds now: its
+    /// status socket, and who tells of it. Takes every offer up to that one.
+    fn give_spare(
+        &self,
+        request: &StartRequest,
+        moment: &Moment,
+        arguments: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Option<(OwnedFd, Teller)>> {
+        let now = Deadline::after(Duration::ZERO);
+        let [is_offered, has_died] = readable([self.requests.as_fd(), self.process.as_fd()], now)?;
+        // Spares of a dead server are about to leave, and it could be nobody's parent.
+        if has_died || !is_offered {
+            return Ok(None);
+        }
+        let is_of_now = moment.environment == self.environment && moment.bounds == self.bounds;
+        while let Some((offer, status, process)) = self.next_offer() {
+            if !is_of_now || offer.after < self.changed || !is_there(&process) {
+                let _ended = process.kill();
+                continue;
+            }
+            step!("launcher::spare::offered");
+            let sent = self.send(
+                status.as_fd(),
+                None,
+                request.clone(),
+                moment,
+                arguments,
+                descriptors,
+            );
+            match sent {
+                Ok(()) => {}
+                // It has left just now, or was killed.
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            }
+            step!("launcher::spare::sent");
+            let role = Role::Taken {
+                number: offer.number,
+                name: request.identity.name.clone(),
+                path: request.identity.path.clone(),
+                is_daemon: request.identity.is_daemon,
+            };
+            let hello = Hello::new([0; 16], role);
+            // Where the server has died meanwhile, it makes no more.
+            let _gone = record::send(self.requests.as_fd(), &hello, &[], &[], Patience::Wait);
+            step!("launcher::spare::noted");
+            let teller = Teller::Spare {
+                pid: offer.pid,
+                process: Arc::new(process),
+                server: Arc::clone(&self.process),
+            };
+            return Ok(Some((status, teller)));
+        }
+        Ok(None)
     }
 }

@@ -6,6 +6,9 @@
 //! | application | fork server | the same socket | one [`Hello`] with a [`StartRequest`] for each process |
 //! | application | fork server | the same socket | one [`Hello`] that withdraws a process, or asks which are alive |
 //! | fork server | application | the process's own status socket | [`News::Started`] or [`News::Refused`]; later [`News::Exited`], where the kernel does not keep how a process ended |
+//! | fork server | application | the inherited socket, the other way | one [`Offer`] for each process forked ahead of need |
+//! | application | such a process | its status socket, the other way | one [`Hello`] with a [`StartRequest`] |
+//! | such a process | application | its status socket | [`News::Started`] |
 //! | process | application | its status socket | [`News::Returned`], before it exits |
 
 use crate::error::TaskError;
@@ -86,6 +89,13 @@ pub(crate) enum Role {
     Process(Box<StartRequest>),
     /// The one that was asked for with this place in the family, of which no news could be received: it is not to run.
     Withdrawn { path: Vec<u64> },
+    /// The spare of this number was given a request, and is this process from then on.
+    Taken {
+        number: u64,
+        name: String,
+        path: Vec<u64>,
+        is_daemon: bool,
+    },
     /// A question: which children are alive. The answer goes to the socket that comes along: a list of names and pids.
     Census,
 }
@@ -139,6 +149,8 @@ impl Hello {
 pub(crate) struct StartRequest {
     /// Counts the requests to one server, from 1.
     pub(crate) number: u64,
+    /// The last request that changed what processes are born with: this one is not to be answered by whoever has not got that.
+    pub(crate) after: u64,
     pub(crate) identity: Identity,
     pub(crate) method: StartMethod,
     pub(crate) echo: Echo,
@@ -161,6 +173,43 @@ pub(crate) struct StartRequest {
     pub(crate) stack_size: Option<u64>,
 }
 
+impl StartRequest {
+    /// For a process that runs `function`, with nothing of its own. What is of the moment is filled in as it is sent.
+    pub(crate) fn new(
+        identity: Identity,
+        method: StartMethod,
+        echo: Echo,
+        function: FunctionId,
+    ) -> StartRequest {
+        StartRequest {
+            number: 0,
+            after: 0,
+            identity,
+            method,
+            echo,
+            function,
+            server: 0,
+            bounds: None,
+            streams: [false; 3],
+            has_directory: false,
+            has_lifeline: false,
+            environment: None,
+            variables: Vec::new(),
+            stack_size: None,
+        }
+    }
+}
+
+/// A process that was forked ahead of need; its pidfd and the application's end of its status socket come along.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    /// Counts the spares of one server, from 1.
+    pub(crate) number: u64,
+    pub(crate) pid: u32,
+    /// The last request with another environment or other bounds that the server had taken in before it forked this one.
+    pub(crate) after: u64,
+}
+
 /// Whence its starter will know how a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum EndIs {
@@ -181,6 +230,8 @@ pub(crate) enum News {
         errno: i32,
         limit: Option<String>,
     },
+    /// Nothing was started, for this reason, and nothing speaks against asking again.
+    Unbegun(String),
     /// Its function has ended.
     Returned(Result<(), TaskError>),
     /// It has ended, with this wait status; only where that [is told](EndIs::Told).

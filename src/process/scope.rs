@@ -8,6 +8,7 @@ use crate::process::enter;
 use crate::process::launcher::fork_here;
 use crate::process::request::Echo;
 use crate::sys::fork::require_single_thread_soon;
+use crate::sys::step::step;
 use crate::task::{Portable, Returned, run_and_pack};
 use std::cell::RefCell;
 use std::fmt;
@@ -120,7 +121,9 @@ impl<'scope> Scope<'scope, '_> {
         let started = fork_here(identity, Echo::Printed, &[], |status| {
             enter::give_back(Returned(run_and_pack(f)), status)
         });
+        step!("scope::spawn::forked");
         let started = started.and_then(|starting| starting.wait().map_err(Error::from));
+        step!("scope::spawn::started");
         let pid = started.as_ref().ok().map(Child::pid);
         let slot = Rc::new(Slot(RefCell::new(Some(started))));
         self.slots.borrow_mut().push(slot.clone());
@@ -158,6 +161,7 @@ impl<R: Portable> ScopedProcess<R> {
             Some(Err(error)) => Err(system(error.to_string())),
             Some(Ok(mut child)) => {
                 let ended = child.wait(Deadline::NEVER);
+                step!("scope::join::ended");
                 ended.map_err(|error| system(error.to_string()))?;
                 child.into_arrived().unpack()
             }
@@ -262,6 +266,7 @@ impl Slot {
                 if child.has_failed() {
                     return child.into_arrived().0.err().map(Error::from);
                 }
+                step!("scope::end::one_ended");
                 // A handle that has left the scope may still want it.
                 *slot = Some(Ok(child));
                 None
@@ -277,7 +282,11 @@ impl JoinAll<'_> {
     /// Waits for all; returns what the first failed with.
     fn join(&self) -> Option<Error> {
         let slots = self.0.take();
-        let mut failures: Vec<Error> = slots.iter().filter_map(|slot| slot.end()).collect();
+        let mut failures: Vec<Error> = slots
+            .iter()
+            .filter_map(|slot| slot.end())
+            .inspect(|_| step!("scope::end::one_failed"))
+            .collect();
         (!failures.is_empty()).then(|| failures.swap_remove(0))
     }
 }

@@ -10,6 +10,8 @@
 //! pidfds; this process is then not even woken. A child that ends before its pidfd was opened would be lost, and its pid
 //! another's: so from each fork until then they wait to be collected, and are collected here behind that.
 //!
+//! Who starts processes again and again has some forked ahead of need, while there is nothing else to do: see `spare`.
+//!
 //! It trusts the application, which is the same program; it never waits for a process that it has started. If it is killed,
 //! the kernel kills the daemons (each has it for its parent), others run on, and the application starts a new server
 //! when it needs one.
@@ -18,6 +20,8 @@ use crate::deadline::Deadline;
 use crate::process::enter::{self, Entrance, REFUSED};
 use crate::process::ledger::Ledger;
 use crate::process::request::{EndIs, Hello, News, Role, StartMethod, StartRequest, VARIABLE};
+use crate::process::spare::Spare;
+use crate::process::stock::{Stock, is_there};
 use crate::sys::fork::{Forked, fork_if_alone, kernel_keeps_ends, kill_uncollected, reap_any};
 use crate::sys::identity::{self, exit_now};
 use crate::sys::limits::{self, Bounds};
@@ -33,7 +37,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
 #[derive(Debug)]
 struct Server {
@@ -52,8 +55,11 @@ struct Server {
     bounds: Bounds,
     beyond: Bounds,
     ends: Ends,
+    /// The last request that changed what its children are born with.
+    applied: u64,
     /// Keeps room for one descriptor; of what, does not matter.
-    spare: Option<OwnedFd>,
+    room: Option<OwnedFd>,
+    stock: Stock,
 }
 
 /// What happens when a child ends.
@@ -92,9 +98,8 @@ impl Tracked {
 
     /// Whether it may be alive.
     fn is_there(&self) -> bool {
-        let now = Deadline::after(Duration::ZERO);
         match &self.hold {
-            Hold::Process(process) => !readable([process.as_fd()], now).is_ok_and(|[ended]| ended),
+            Hold::Process(process) => is_there(process),
             Hold::Status(_) => true,
         }
     }
@@ -104,6 +109,11 @@ impl Tracked {
 enum Next {
     Server,
     Child(Box<Entrance>),
+    /// With its end of its status socket, and this process's pid.
+    Spare {
+        status: OwnedFd,
+        parent: u32,
+    },
 }
 
 /// Serves the application on `requests` until it ends, then ends as well. Each child leaves by its own way.
@@ -111,6 +121,7 @@ pub(crate) fn serve(requests: OwnedFd, application: PidFd, lifeline: OwnedFd, le
     let prepared = Server::prepare(requests, application, lifeline, ledger);
     let child = match prepared.and_then(Server::run) {
         Ok(Some(child)) => child,
+        // Or a spare that is not needed.
         Ok(None) => exit_now(0),
         Err(error) => {
             eprintln!("multiprocess: the fork server stops: {error}");
@@ -155,12 +166,15 @@ impl Server {
             bounds: Bounds::now(),
             beyond: Bounds::default(),
             ends,
-            spare: None,
+            applied: 0,
+            room: None,
+            stock: Stock::default(),
         })
     }
 
-    /// In a forked child: closes what the server holds. Its memory is left as it is, since what is given back is copied first.
-    fn leave(self) {
+    /// In a forked child: closes what the server holds, but for the lifeline. Its memory is left as it is, since what is given
+    /// back is copied first.
+    fn leave(self) -> OwnedFd {
         let Server {
             requests,
             application,
@@ -168,15 +182,18 @@ impl Server {
             ledger,
             mut children,
             ends,
-            spare,
+            room,
+            mut stock,
             environment,
             bounds,
             beyond,
+            applied: _,
             kept: _,
         } = self;
         // Its memory is not here.
         std::mem::forget(ledger);
-        drop((requests, application, lifeline, ends, spare));
+        drop((requests, application, ends, room));
+        stock.close();
         for (_, child) in children.drain() {
             let Tracked {
                 hold, name, path, ..
@@ -184,18 +201,21 @@ impl Server {
             drop(hold);
             std::mem::forget((name, path));
         }
-        std::mem::forget((children, environment, bounds, beyond));
+        std::mem::forget((children, environment, bounds, beyond, stock));
+        lifeline
     }
 
     /// Returns in the server when the application has ended, and in each forked child at once.
     fn run(mut self) -> io::Result<Option<Box<Entrance>>> {
-        self.keep_spare();
+        self.keep_room();
         loop {
+            // What is asked for comes first.
+            let patience = self.stock.patience();
             let requests = self.requests.as_fd();
             let application = self.application.as_fd();
             let [request, is_orphan, ended] = match &self.ends {
                 Ends::Kept => {
-                    let [request, is_orphan] = readable([requests, application], Deadline::NEVER)?;
+                    let [request, is_orphan] = readable([requests, application], patience)?;
                     [request, is_orphan, false]
                 }
                 Ends::Told(news) => {
@@ -205,19 +225,35 @@ impl Server {
             if ended {
                 self.collect()?;
             }
+            if !request && !is_orphan && self.stock.is_short() {
+                match self.make_spare() {
+                    Ok(Next::Spare { status, parent }) => {
+                        let bounds = self.beyond.clone();
+                        let lifeline = self.leave();
+                        let spare = Spare {
+                            status,
+                            server: parent,
+                            bounds,
+                        };
+                        return spare.wait(lifeline);
+                    }
+                    Ok(_) => {}
+                    Err(_) => self.stock.give_up(),
+                }
+            }
             if request {
                 // Its place is for the socket on which to say that there is no room for more.
-                self.spare = None;
+                self.room = None;
                 let mut first = None;
                 let received = record::receive_or_first::<Hello>(self.requests.as_fd(), &mut first);
                 match received {
                     Ok(Some(record)) => {
                         step!("server::request::received");
                         if let Next::Child(entrance) = self.answer(record) {
-                            self.leave();
+                            drop(self.leave());
                             return Ok(Some(entrance));
                         }
-                        self.keep_spare();
+                        self.keep_room();
                         continue;
                     }
                     Ok(None) => break,
@@ -230,7 +266,7 @@ impl Server {
                     }
                     Err(_) => break,
                 }
-                self.keep_spare();
+                self.keep_room();
             }
             if is_orphan {
                 break;
@@ -241,8 +277,8 @@ impl Server {
     }
 
     /// Where there is no room for it now, a later request is not answered if there is none then.
-    fn keep_spare(&mut self) {
-        self.spare = descriptor::spare(&self.lifeline).ok();
+    fn keep_room(&mut self) {
+        self.room = descriptor::spare(&self.lifeline).ok();
     }
 
     fn answer(&mut self, record: Record<Hello>) -> Next {
@@ -261,9 +297,34 @@ impl Server {
                 self.tell_who_lives(descriptors);
                 return Next::Server;
             }
+            Role::Taken {
+                number,
+                name,
+                path,
+                is_daemon,
+            } => {
+                self.note_taken(number, name, path, is_daemon);
+                return Next::Server;
+            }
             Role::Server { .. } => return Next::Server,
         };
+        if request.after > self.applied {
+            // There was no descriptor left to receive the request that it builds on.
+            if let Some(status) = descriptors.first() {
+                let news = News::Unbegun("what the fork server was told before is lost".to_owned());
+                let _gone = record::send(status.as_fd(), &news, &[], &[], Patience::Now);
+            }
+            return Next::Server;
+        }
         self.ledger.mark(request.number);
+        step!("server::request::marked");
+        if request.bounds.is_some() || request.environment.is_some() {
+            self.applied = request.number;
+            self.stock.turn_over(request.number);
+        }
+        if let (Ends::Kept, StartMethod::ForkServer) = (&self.ends, request.method) {
+            self.stock.miss();
+        }
         request.server = identity::pid();
         let is_daemon = request.identity.is_daemon;
         let (name, path) = (request.identity.name.clone(), request.identity.path.clone());
@@ -340,10 +401,11 @@ impl Server {
                 step!("server::start::held");
                 let told = record::send(status.as_fd(), &news, &[], &with, Patience::Now);
                 step!("server::start::told");
-                if told.is_err_and(|error| !is_gone(&error)) {
+                if let Some(error) = told.err().filter(|error| !is_gone(error)) {
                     // It has filled the socket itself, or the system is short of something. Nobody would learn of it, so
                     // it must not run on; that it has ended is told when there is room again.
                     let _ended = process.kill();
+                    refuse(&status, "telling of it", &error);
                 }
                 let hold = match end {
                     EndIs::Kept => Hold::Process(process),
@@ -363,6 +425,55 @@ impl Server {
         Next::Server
     }
 
+    /// Forks a process ahead of need, and offers it to the application.
+    fn make_spare(&mut self) -> io::Result<Next> {
+        let (offered, status) = socket::record_pair()?;
+        let parent = identity::pid();
+        // As for any other child: see `answer`.
+        self.keep_ended()?;
+        let forked = fork_if_alone();
+        let made = match forked {
+            Ok(Some(Forked::Child)) => {
+                drop(offered);
+                return Ok(Next::Spare { status, parent });
+            }
+            Ok(Some(Forked::Parent { child })) => self.offer(child, &offered),
+            // It would have to be executed, which it is when it is asked for.
+            Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => Err(error),
+        };
+        // The spare alone has its end, so that the kernel says whether it took its request.
+        drop(status);
+        self.let_ended_go();
+        made.map(|()| Next::Server)
+    }
+
+    /// Where the offer cannot be made, the spare sees its socket close, and leaves.
+    fn offer(&mut self, pid: u32, socket: &OwnedFd) -> io::Result<()> {
+        step!("server::spare::forked");
+        let process = PidFd::open(pid)?;
+        let offer = self.stock.next(pid);
+        let with = [process.as_fd(), socket.as_fd()];
+        record::send(self.requests.as_fd(), &offer, &[], &with, Patience::Now)?;
+        step!("server::spare::offered");
+        self.stock.put(&offer, process);
+        Ok(())
+    }
+
+    /// A spare is a process now, unless it has ended.
+    fn note_taken(&mut self, number: u64, name: String, path: Vec<u64>, is_daemon: bool) {
+        if let Some((pid, process)) = self.stock.take(number) {
+            let child = Tracked {
+                hold: Hold::Process(process),
+                is_daemon,
+                name,
+                path,
+            };
+            self.children.insert(pid, child);
+            self.sweep_at_times();
+        }
+    }
+
     /// Has children that end wait until they are collected.
     fn keep_ended(&self) -> io::Result<()> {
         match &self.ends {
@@ -380,7 +491,11 @@ impl Server {
         let _set = signal::collect_no_children();
         while let Ok(Some(_)) = reap_any() {}
         step!("server::start::let_go");
-        // So often that each start pays for a few looks on average, however many there are.
+        self.sweep_at_times();
+    }
+
+    /// So often that each start pays for a few looks on average, however many there are.
+    fn sweep_at_times(&mut self) {
         if self.children.len() > 2 * self.kept + 8 {
             self.sweep();
         }

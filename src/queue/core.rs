@@ -35,11 +35,12 @@ use crate::queue::store::{NEAR, Store, Window};
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::poll::{self, Counter};
 use crate::sys::robust::{self, Inside, Monitor};
+use crate::sys::shared::SharedFd;
 use crate::sys::sparse::SparseFile;
 use crate::sys::step::step;
 use parking_lot::Mutex;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -105,7 +106,7 @@ pub(crate) struct Core {
 }
 
 /// What a queue consists of, for sending it.
-pub(crate) type Parts = [Arc<OwnedFd>; 4];
+pub(crate) type Parts = [Arc<SharedFd>; 4];
 
 impl Core {
     /// Makes a queue of at most `capacity` messages, which is not 0.

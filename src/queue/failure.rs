@@ -39,6 +39,5 @@ pub(crate) fn told(
 }
 
 pub(crate) fn refused(operation: &'static str, error: io::Error) -> Error {
-    let limit = limits::behind(&error);
-    Error::limit(operation, error, limit)
+    limits::explained(operation, error)
 }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result, SendError};
 use crate::queue::core::{Core, Failure, Limit};
 use crate::queue::failure::{GET, PUT, of_getting, of_putting, refused};
 use crate::queue::get::{Bytes, Message, SHORT};
+use crate::sys::shared::SharedFd;
 use crate::task::Portable;
 use crate::wire::{plain, value};
 use std::cell::Cell;
@@ -305,7 +306,7 @@ impl<T: Portable> Queue<T> {
         let mut short = [0; SHORT];
         match self.core.get(&mut short, limit) {
             Ok(Message { bytes, descriptors }) => {
-                let descriptors = descriptors.into_iter().map(Arc::new).collect();
+                let descriptors = descriptors.into_iter().map(SharedFd::of).collect();
                 let value = match bytes {
                     Bytes::Short(len) => match plain::number_from(&short[..len]) {
                         Some(number) => return Got::Value(number),

@@ -15,6 +15,7 @@
 
 use crate::deadline::Deadline;
 use crate::sys::poll;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Part, Patience};
 use crate::sys::step::step;
 use bytemuck::{Pod, Zeroable};
@@ -45,22 +46,22 @@ pub(crate) enum Missing {
 /// The two ends.
 #[derive(Debug)]
 pub(crate) struct Letters {
-    way_in: Arc<OwnedFd>,
-    way_out: Arc<OwnedFd>,
+    way_in: Arc<SharedFd>,
+    way_out: Arc<SharedFd>,
 }
 
 impl Letters {
     pub(crate) fn create() -> io::Result<Letters> {
         let (way_in, way_out) = socket::record_pair()?;
-        Ok(Letters::of(Arc::new(way_in), Arc::new(way_out)))
+        Ok(Letters::of(SharedFd::of(way_in), SharedFd::of(way_out)))
     }
 
     /// Takes the ends that came from elsewhere, whatever they are.
-    pub(crate) fn of(way_in: Arc<OwnedFd>, way_out: Arc<OwnedFd>) -> Letters {
+    pub(crate) fn of(way_in: Arc<SharedFd>, way_out: Arc<SharedFd>) -> Letters {
         Letters { way_in, way_out }
     }
 
-    pub(crate) fn ends(&self) -> [&Arc<OwnedFd>; 2] {
+    pub(crate) fn ends(&self) -> [&Arc<SharedFd>; 2] {
         [&self.way_in, &self.way_out]
     }
 
@@ -68,7 +69,7 @@ impl Letters {
     pub(crate) fn send(
         &self,
         letter: u64,
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
         sent: &mut usize,
     ) -> io::Result<()> {
         while *sent < descriptors.len() {
@@ -192,8 +193,8 @@ mod tests {
     use super::*;
     use crate::sys::descriptor::null_device;
 
-    fn devices(count: usize) -> Vec<Arc<OwnedFd>> {
-        let device = Arc::new(null_device().unwrap());
+    fn devices(count: usize) -> Vec<Arc<SharedFd>> {
+        let device = SharedFd::of(null_device().unwrap());
         vec![device; count]
     }
 

@@ -154,9 +154,9 @@ mod tests {
     use crate::queue::core::Limit;
     use crate::queue::get::SHORT;
     use crate::sys::poll::is_hung_up;
+    use crate::sys::shared::SharedFd;
     use crate::sys::socket::record_pair;
     use std::os::fd::OwnedFd;
-    use std::sync::Arc;
     use std::thread;
     use std::time::Duration;
 
@@ -166,7 +166,7 @@ mod tests {
         let putting = ledger.put_side().try_enter().unwrap();
         ledger.set_lettered();
         let letter = ledger.next_letter();
-        let descriptors = [Arc::new(descriptor)];
+        let descriptors = [SharedFd::of(descriptor)];
         core.letters.send(letter, &descriptors, &mut 0).unwrap();
         putting.leave(|| true);
     }
@@ -205,7 +205,7 @@ mod tests {
         core.letters.end();
         core.put(b"x", &[], Limit::Now).unwrap();
         let (_kept, given) = record_pair().unwrap();
-        let refused = core.put(b"y", &[Arc::new(given)], Limit::Now);
+        let refused = core.put(b"y", &[SharedFd::of(given)], Limit::Now);
         assert!(matches!(refused, Err(Failure::Closed)), "{refused:?}");
         assert!(core.is_closed() && core.len() == 1);
     }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn who_waits_for_room_for_descriptors_is_woken_by_a_get_and_by_closing() {
         let core = Core::create(u64::MAX).unwrap();
-        let descriptors = [Arc::new(record_pair().unwrap().0)];
+        let descriptors = [SharedFd::of(record_pair().unwrap().0)];
         while core.put(b"x", &descriptors, Limit::Now).is_ok() {}
         let put = || core.put(b"y", &descriptors, Limit::Until(Deadline::NEVER));
         thread::scope(|scope| {
@@ -237,7 +237,7 @@ mod tests {
     fn room_that_only_the_dead_take_up_is_made_by_who_gets_the_last_message() {
         robust::prepare().unwrap();
         let core = Core::create(u64::MAX).unwrap();
-        let descriptors = [Arc::new(record_pair().unwrap().0)];
+        let descriptors = [SharedFd::of(record_pair().unwrap().0)];
         core.put(b"x", &[], Limit::Now).unwrap();
         let ledger = core.ledger();
         ledger.set_lettered();

@@ -4,10 +4,10 @@ use crate::deadline::Deadline;
 use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::LETTER_MAX;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket;
 use crate::sys::step::step;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -19,7 +19,7 @@ impl Core {
     pub(crate) fn put(
         &self,
         bytes: &[u8],
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
         limit: Limit,
     ) -> Result<(), Failure> {
         if descriptors.len() > LETTER_MAX {
@@ -62,7 +62,7 @@ impl Core {
 
     /// Writes a message and publishes it; returns false if its descriptors do not fit in the socket. Inside the put side.
     #[inline]
-    fn place(&self, bytes: &[u8], descriptors: &[Arc<OwnedFd>]) -> Result<bool, Failure> {
+    fn place(&self, bytes: &[u8], descriptors: &[Arc<SharedFd>]) -> Result<bool, Failure> {
         let ledger = self.ledger();
         let put = ledger.put();
         let tail = ledger.tail(put);
@@ -133,7 +133,7 @@ impl Core {
     }
 
     /// Sends descriptors and returns their number; `None` if others have to be got first.
-    fn send_letter(&self, descriptors: &[Arc<OwnedFd>]) -> Result<Option<u64>, Failure> {
+    fn send_letter(&self, descriptors: &[Arc<SharedFd>]) -> Result<Option<u64>, Failure> {
         let ledger = self.ledger();
         ledger.set_lettered();
         let letter = ledger.next_letter();
@@ -161,7 +161,7 @@ impl Core {
     fn try_letter(
         &self,
         letter: u64,
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
         sent: &mut usize,
     ) -> Result<bool, Failure> {
         match self.letters.send(letter, descriptors, sent) {

@@ -5,11 +5,12 @@ use crate::error::{Error, Result};
 use crate::queue::core::Core;
 use crate::queue::failure::{refused, told};
 use crate::queue::handle::Queue;
+use crate::sys::shared::SharedFd;
 use crate::wire::handles::Descriptor;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,7 +227,7 @@ impl<T> Serialize for Queue<T> {
 impl<'de, T> Deserialize<'de> for Queue<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Queue<T>, D::Error> {
         let parts = <[Descriptor; 4]>::deserialize(deserializer)?;
-        let parts: [Arc<OwnedFd>; 4] = parts.map(|Descriptor(part)| part);
+        let parts: [Arc<SharedFd>; 4] = parts.map(|Descriptor(part)| part);
         let core = Core::adopt(parts)
             .map_err(|error| D::Error::custom(refused("cannot take a queue over", error)))?;
         Ok(Queue::of(core))

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sys::file::identity;
+use crate::sys::shared::SharedFd;
 use crate::sys::{identity as process, limits, named};
 use crate::wire::handles::Descriptor;
 use bytemuck::Pod;
@@ -55,7 +56,7 @@ pub struct SharedMemory {
 
 struct Block {
     name: String,
-    file: Arc<OwnedFd>,
+    file: Arc<SharedFd>,
     len: usize,
     /// The process that takes the name away.
     owner: Option<u32>,
@@ -119,7 +120,7 @@ impl SharedMemory {
         SharedMemory {
             block: Arc::new(Block {
                 name: name.to_owned(),
-                file: Arc::new(file),
+                file: SharedFd::of(file),
                 len,
                 owner,
                 is_kept: AtomicBool::new(false),
@@ -346,8 +347,7 @@ impl<'de> Deserialize<'de> for SharedMemory {
 }
 
 fn failed(operation: String, error: io::Error) -> Error {
-    let limit = limits::behind(&error);
-    Error::limit(operation, error, limit)
+    limits::explained(operation, error)
 }
 
 /// Says why this can be no name.

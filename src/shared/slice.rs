@@ -1,10 +1,9 @@
 //! `SharedSlice`: plain data that never changes again, read in place by any number of processes.
 
 use crate::error::{Error, Result};
-use crate::shm::Known;
-use crate::sys::file::{Identity, identity};
-use crate::sys::frozen::{Frozen, draft, freeze};
+use crate::sys::frozen::{draft, freeze};
 use crate::sys::limits;
+use crate::sys::shared::{Content, SharedFd};
 use crate::sys::step::step;
 use crate::wire::handles::Descriptor;
 use bytemuck::Pod;
@@ -15,7 +14,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,9 +27,11 @@ const PORTION: usize = 64 << 10;
 /// however it went. A process maps it once as long as it holds a clone, however often it is sent there. It may be made in
 /// a worker and returned.
 ///
-/// Making one copies the data once, into fresh memory. Sending one copies nothing, whatever its length. Reading costs a page
-/// fault for each 2 MiB the first time in each process, where the kernel has large pages for it (Linux 6.1 or later), and else
-/// for each 64 KiB or so. What is not read costs nothing.
+/// Making one copies the data once, into fresh memory. Sending one copies nothing, whatever its length. A pool's worker that has
+/// it already is not even sent the descriptor; nor is one that had it for a call before, which keeps it mapped for the next: for a
+/// few calls without it, and no longer than it sleeps for ten milliseconds. Reading costs a page fault for each 2 MiB the first
+/// time it is mapped, where the kernel has large pages for it (Linux 6.1 or later), and else for each 64 KiB or so. What is not
+/// read costs nothing.
 ///
 /// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it.
 ///
@@ -50,19 +50,9 @@ const PORTION: usize = 64 << 10;
 /// # Ok::<(), multiprocess::Error>(())
 /// ```
 pub struct SharedSlice<T> {
-    memory: Arc<Memory>,
+    content: Content,
     holds: PhantomData<Arc<[T]>>,
 }
-
-#[derive(Debug)]
-struct Memory {
-    file: Arc<OwnedFd>,
-    identity: Identity,
-    content: Frozen,
-}
-
-/// The slices that are mapped in this process.
-static KNOWN: Known<Memory> = Known::new();
 
 impl<T: Pod> SharedSlice<T> {
     /// Copies a slice into shared memory.
@@ -133,10 +123,10 @@ impl<T: Pod> SharedSlice<T> {
         let read = |error| Error::io(operation(), error);
         let mut source = File::open(path).map_err(read)?;
         let bytes = source.metadata().map_err(read)?.len();
-        let memory = Memory::write(bytes, |target| io::copy(&mut source, target).map(drop))
+        let content = keep(bytes, |target| io::copy(&mut source, target).map(drop))
             .map_err(|error| failed(operation(), error))?;
-        let len = memory.content.bytes().len();
-        SharedSlice::of(memory).ok_or_else(|| {
+        let len = content.bytes().len();
+        SharedSlice::of(content).ok_or_else(|| {
             let size = size_of::<T>();
             let why = format!("its {len} bytes are no whole number of values of {size} bytes");
             Error::refused(operation(), why)
@@ -145,65 +135,41 @@ impl<T: Pod> SharedSlice<T> {
 
     fn write(bytes: u64, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<SharedSlice<T>> {
         let failed = |error| failed("cannot make a shared slice", error);
-        let memory = Memory::write(bytes, fill).map_err(failed)?;
-        SharedSlice::of(memory).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+        let content = keep(bytes, fill).map_err(failed)?;
+        SharedSlice::of(content).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
 
     /// `None` where the memory holds no whole number of values.
-    fn of(memory: Arc<Memory>) -> Option<SharedSlice<T>> {
+    fn of(content: Content) -> Option<SharedSlice<T>> {
         const {
             assert!(
                 size_of::<T>() > 0,
                 "values that take no memory cannot be shared"
             );
         }
-        let bytes = memory.content.bytes();
+        let bytes = content.bytes();
         if !bytes.is_empty() {
             bytemuck::try_cast_slice::<u8, T>(bytes).ok()?;
         }
         Some(SharedSlice {
-            memory,
+            content,
             holds: PhantomData,
         })
     }
 }
 
 fn failed(operation: impl Into<String>, error: io::Error) -> Error {
-    let limit = limits::behind(&error);
-    Error::limit(operation, error, limit)
+    limits::explained(operation, error)
 }
 
-impl Memory {
-    /// Keeps what `fill` writes, which is as a rule so many bytes.
-    fn write(
-        bytes: u64,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<Arc<Memory>> {
-        let mut file = draft(bytes)?;
-        fill(&mut file)?;
-        step!("slice::make::filled");
-        let frozen = Arc::new(freeze(file)?);
-        step!("slice::make::frozen");
-        Memory::of(&frozen)
-    }
-
-    /// What is in a file, which may be any; one that is mapped here already has been looked at.
-    fn of(file: &Arc<OwnedFd>) -> io::Result<Arc<Memory>> {
-        let identity = identity(file)?;
-        KNOWN.find_or(identity, || {
-            Ok(Memory {
-                file: Arc::clone(file),
-                identity,
-                content: Frozen::map(file)?,
-            })
-        })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        KNOWN.forget(self.identity);
-    }
+/// Keeps what `fill` writes, which is as a rule so many bytes.
+fn keep(bytes: u64, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Content> {
+    let mut file = draft(bytes)?;
+    fill(&mut file)?;
+    step!("slice::make::filled");
+    let frozen = SharedFd::of(freeze(file)?);
+    step!("slice::make::frozen");
+    Content::of(&frozen)
 }
 
 impl<T: Pod> Deref for SharedSlice<T> {
@@ -211,7 +177,7 @@ impl<T: Pod> Deref for SharedSlice<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        let bytes = self.memory.content.bytes();
+        let bytes = self.content.bytes();
         if bytes.is_empty() {
             // These stand at no page, so that they may not even be aligned.
             return &[];
@@ -231,7 +197,7 @@ impl<T> Clone for SharedSlice<T> {
     /// Makes another handle of the same memory.
     fn clone(&self) -> Self {
         SharedSlice {
-            memory: Arc::clone(&self.memory),
+            content: self.content.clone(),
             holds: PhantomData,
         }
     }
@@ -239,7 +205,7 @@ impl<T> Clone for SharedSlice<T> {
 
 impl<T> fmt::Debug for SharedSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let len = self.memory.content.bytes().len() / size_of::<T>().max(1);
+        let len = self.content.bytes().len() / size_of::<T>().max(1);
         f.debug_struct("SharedSlice")
             .field("of", &std::any::type_name::<T>())
             .field("len", &len)
@@ -249,7 +215,7 @@ impl<T> fmt::Debug for SharedSlice<T> {
 
 impl<T> Serialize for SharedSlice<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Descriptor(Arc::clone(&self.memory.file)).serialize(serializer)
+        Descriptor(Arc::clone(self.content.file())).serialize(serializer)
     }
 }
 
@@ -260,8 +226,8 @@ impl<'de, T: Pod> Deserialize<'de> for SharedSlice<T> {
         let refused = |why: &dyn fmt::Display| {
             D::Error::custom(format!("a shared slice came that is none: {why}"))
         };
-        let memory = Memory::of(&file.0).map_err(|error| refused(&error))?;
-        SharedSlice::of(memory).ok_or_else(|| refused(&"it holds no whole number of values"))
+        let content = Content::of(&file.0).map_err(|error| refused(&error))?;
+        SharedSlice::of(content).ok_or_else(|| refused(&"it holds no whole number of values"))
     }
 }
 
@@ -270,13 +236,16 @@ mod tests {
     use super::*;
     use crate::sys::memory::SealedMemory;
     use crate::wire::{codec, handles};
+    use std::os::fd::OwnedFd;
 
     fn arrives<T: Pod>(file: OwnedFd) -> Result<SharedSlice<T>, String> {
-        handles::hand_out(vec![Arc::new(file)], || codec::decode(&0_u64.to_le_bytes()))
+        handles::hand_out(vec![SharedFd::of(file)], || {
+            codec::decode(&0_u64.to_le_bytes())
+        })
     }
 
     fn copy<T>(slice: &SharedSlice<T>) -> OwnedFd {
-        slice.memory.file.try_clone().unwrap()
+        slice.content.file().try_clone().unwrap()
     }
 
     #[test]
@@ -285,9 +254,7 @@ mod tests {
         let again: SharedSlice<u32> = arrives(copy(&slice)).unwrap();
         assert_eq!(again.as_ptr(), slice.as_ptr());
         let file = copy(&slice);
-        let identity = slice.memory.identity;
         drop((slice, again));
-        assert!(!KNOWN.has(identity));
         assert_eq!(*arrives::<u32>(file).unwrap(), [1, 2, 3]);
     }
 

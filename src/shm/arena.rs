@@ -13,11 +13,12 @@
 //!
 //! A child that was forked has its parent's segments mapped, and makes a segment of its own for what it allocates.
 
-use crate::shm::known::Known;
 use crate::sys::file::{Identity, identity};
 use crate::sys::forks::Stretch;
+use crate::sys::known::Known;
 use crate::sys::memory::{Mapping, SealedMemory};
 use crate::sys::part::{Kept, Part};
+use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -58,7 +59,7 @@ impl AsRef<Mapping> for Place {
 /// A memory file and where it is mapped.
 #[derive(Debug)]
 struct Segment {
-    file: Arc<OwnedFd>,
+    file: Arc<SharedFd>,
     identity: Identity,
     len: usize,
     mapping: Mapping,
@@ -102,7 +103,7 @@ impl Slot {
     }
 
     /// Finds the place that another process has named: `len` bytes at `offset` of `file`, which may be any file.
-    pub(crate) fn adopt(file: &Arc<OwnedFd>, offset: u64, len: u64) -> io::Result<Slot> {
+    pub(crate) fn adopt(file: &Arc<SharedFd>, offset: u64, len: u64) -> io::Result<Slot> {
         let segment = Segment::of(file)?;
         step!("arena::adopt::mapped");
         let found = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
@@ -163,7 +164,7 @@ impl Slot {
     }
 
     /// The memory file, which is about to be sent, so that the place is not free again in this process's lifetime.
-    pub(crate) fn file_for_sending(&self) -> Arc<OwnedFd> {
+    pub(crate) fn file_for_sending(&self) -> Arc<SharedFd> {
         self.place
             .keeper()
             .has_travelled
@@ -250,16 +251,16 @@ impl Arena {
 impl Segment {
     fn create(len: usize) -> io::Result<Arc<Segment>> {
         let file: OwnedFd = SealedMemory::create(len)?.into();
-        Segment::of(&Arc::new(file))
+        Segment::of(&SharedFd::of(file))
     }
 
     /// The segment that a descriptor from elsewhere leads to. The seals of one that is known have been looked at, and
     /// cannot be broken.
-    fn of(file: &Arc<OwnedFd>) -> io::Result<Arc<Segment>> {
+    fn of(file: &Arc<SharedFd>) -> io::Result<Arc<Segment>> {
         SEGMENTS.find_or(identity(file)?, || Segment::map(file))
     }
 
-    fn map(file: &Arc<OwnedFd>) -> io::Result<Segment> {
+    fn map(file: &Arc<SharedFd>) -> io::Result<Segment> {
         let memory = SealedMemory::adopt(file.try_clone()?)?;
         let len = memory.len();
         Ok(Segment {
@@ -281,9 +282,9 @@ impl Drop for Segment {
 mod tests {
     use super::*;
 
-    fn sent(slot: &Slot) -> (Arc<OwnedFd>, u64, u64) {
+    fn sent(slot: &Slot) -> (Arc<SharedFd>, u64, u64) {
         let copy = slot.file_for_sending().try_clone().unwrap();
-        (Arc::new(copy), slot.offset() as u64, slot.len() as u64)
+        (SharedFd::of(copy), slot.offset() as u64, slot.len() as u64)
     }
 
     fn bytes(slot: &Slot) -> Vec<u8> {
@@ -382,7 +383,7 @@ mod tests {
         ] {
             assert!(Slot::adopt(&file, offset, len).is_err());
         }
-        let null: Arc<OwnedFd> = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+        let null: Arc<SharedFd> = SharedFd::of(std::fs::File::open("/dev/null").unwrap().into());
         assert!(Slot::adopt(&null, 0, 8).is_err());
         assert!(Slot::allocate(usize::MAX).is_err());
     }

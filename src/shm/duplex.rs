@@ -3,8 +3,9 @@
 //! One memory file has a page that both may write, and for each side a page of words and a ring; how they are used stands
 //! in `ring`. A side sleeps for both directions at once.
 
-use crate::shm::ring::{Corrupt, Incoming, Note, Outgoing, PAGE, Sleeper};
+use crate::shm::ring::{Corrupt, Incoming, Note, Outgoing, PAGE, Sleeper, loan_words};
 use crate::sys::memory::{Mapping, ReadOnlyMapping, SealedMemory};
+use crate::sys::room::Room;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,6 +115,31 @@ impl Duplex {
         Note::moment_of_peer(&self.peer)
     }
 
+    /// Our word that says what we keep in a place for the other: see [`loan`](super::loan).
+    pub(crate) fn held(&self, place: usize) -> &AtomicU64 {
+        self.own.word(loan_words(place).0)
+    }
+
+    /// Says under which mark it came that is in a place; 0 for nothing.
+    pub(crate) fn say_held(&self, place: usize, mark: u64) {
+        self.held(place).store(mark, Ordering::Release);
+    }
+
+    /// Our word that counts how often we have named what the other keeps in a place.
+    pub(crate) fn lent(&self, place: usize) -> &AtomicU64 {
+        self.own.word(loan_words(place).1)
+    }
+
+    /// What the other says that it keeps in a place.
+    pub(crate) fn held_by_peer(&self, place: usize) -> u64 {
+        self.peer.load(loan_words(place).0, Ordering::Acquire)
+    }
+
+    /// How often the other says that it has named what we keep in a place.
+    pub(crate) fn lent_by_peer(&self, place: usize) -> u64 {
+        self.peer.load(loan_words(place).1, Ordering::Acquire)
+    }
+
     /// As [`Outgoing::put`].
     #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
@@ -140,7 +166,11 @@ impl Duplex {
     /// As [`Outgoing::owes_bell`].
     #[inline]
     pub(crate) fn owes_bell(&mut self) -> bool {
-        self.outgoing.owes_bell()
+        let owes = self.outgoing.owes_bell();
+        if owes {
+            self.sleeper.note_ring();
+        }
+        owes
     }
 
     /// As [`Incoming::look_for_data`].
@@ -155,6 +185,18 @@ impl Duplex {
         self.incoming.take(len, out)
     }
 
+    /// As [`Incoming::take_to`].
+    pub(crate) fn take_to(&mut self, len: usize, room: &mut dyn Room, at: usize) -> usize {
+        self.incoming.take_to(len, room, at)
+    }
+
+    /// As [`Incoming::skip`]; returns how many.
+    pub(crate) fn skip(&mut self, len: usize) -> usize {
+        let len = self.incoming.available().min(len);
+        self.incoming.skip(len);
+        len
+    }
+
     /// As [`Incoming::unreleased`].
     #[inline]
     pub(crate) fn unreleased(&self) -> usize {
@@ -164,7 +206,11 @@ impl Duplex {
     /// As [`Incoming::release`].
     #[inline]
     pub(crate) fn release(&mut self) -> bool {
-        self.incoming.release()
+        let owes = self.incoming.release();
+        if owes {
+            self.sleeper.note_ring();
+        }
+        owes
     }
 
     /// As [`Sleeper::announce`].
@@ -180,6 +226,21 @@ impl Duplex {
     /// As [`Outgoing::peer_only_waits_for_data`].
     pub(crate) fn peer_only_waits_for_data(&self) -> bool {
         self.outgoing.peer_only_waits_for_data()
+    }
+
+    /// As [`Sleeper::note_processor`].
+    pub(crate) fn note_processor(&self) {
+        self.sleeper.note_processor();
+    }
+
+    /// As [`Incoming::shares_processor`].
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.incoming.shares_processor()
+    }
+
+    /// As [`Incoming::rang`].
+    pub(crate) fn rang(&self) -> u64 {
+        self.incoming.rang()
     }
 
     /// As [`Sleeper::awake`].

@@ -10,8 +10,10 @@
 //! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
 //! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
-//! | `PROCESSOR` | it rings: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `PROCESSOR` | it rings or has woken: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `RANG` | it rings: when | to know whether to spin would have |
 //! | `CLAIM` | it has moved, or is used for the first time since a fork of its process: counts these | by nobody; copies of it that a fork made find that they are no longer it |
+//! | `HELD`, `LENT` | it has, or names, what was sent before (see `loan`); one for each place | before it is named, or let go of |
 //! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
 //!
 //! **No wake-up is lost.** The sleeper stores `ASLEEP`, fences, and looks once more at the other's `TAIL` or `HEAD`. The
@@ -26,9 +28,11 @@
 //! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
 //! memory tells the survivor.
 
+use crate::sys::clock;
 use crate::sys::forks;
 use crate::sys::identity;
 use crate::sys::memory::{Mapping, ReadOnlyMapping};
+use crate::sys::room::Room;
 use crate::sys::step::step;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -45,8 +49,12 @@ const ROOM_WANTED: usize = 392;
 const LEFT: usize = 400;
 const PROCESSOR: usize = 408;
 const CLAIM: usize = 416;
+const RANG: usize = 424;
 const NOTE: usize = 512;
 const MOMENT: usize = 520;
+/// Where the words of [`loan`](super::loan) begin, of which there is a line each.
+const HELD: usize = 1024;
+const LENT: usize = 1152;
 const RING: usize = PAGE;
 
 const FOR_DATA: u64 = 1;
@@ -95,6 +103,21 @@ impl Note {
     }
 }
 
+/// How many places there are for what one side keeps for the other.
+const PLACES: usize = 8;
+
+/// The word that says what a side keeps in a place, and the one that counts how often it has named what the other keeps
+/// there.
+///
+/// # Panics
+///
+/// Where there is no such place.
+#[inline]
+pub(crate) fn loan_words(place: usize) -> (usize, usize) {
+    assert!(place < PLACES, "there is no such place");
+    (HELD + 8 * place, LENT + 8 * place)
+}
+
 /// A place in a ring that is behind its end by less than its length.
 #[inline]
 fn around(at: usize, capacity: u64) -> usize {
@@ -108,8 +131,8 @@ fn left(peer: &ReadOnlyMapping) -> u64 {
     peer.load(LEFT, Ordering::Acquire)
 }
 
-/// Whether the other last rang on this very processor: while one spins there, it could not go on. One that never rang is not
-/// worth the question where we are.
+/// Whether the other last rang or woke on this very processor: while one spins there, it could not go on. One that never did is
+/// not worth the question where we are.
 #[inline]
 fn shares_processor(peer: &ReadOnlyMapping) -> bool {
     let theirs = peer.load(PROCESSOR, Ordering::Relaxed);
@@ -341,6 +364,22 @@ impl Incoming {
         len
     }
 
+    /// Takes up to `len` bytes, of those last looked for, to where there is room for them, from the byte at `at` on.
+    ///
+    /// # Panics
+    ///
+    /// Where there is not so much room.
+    pub(crate) fn take_to(&mut self, len: usize, room: &mut dyn Room, at: usize) -> usize {
+        let len = self.available().min(len);
+        let first = len.min(self.capacity as usize - self.at);
+        room.fill(at..at + first, &self.peer, RING + self.at);
+        if first < len {
+            room.fill(at + first..at + len, &self.peer, RING);
+        }
+        self.advance(len);
+        len
+    }
+
     /// Takes up to `len` bytes, of those last looked for, and does away with them.
     #[inline]
     pub(crate) fn skip(&mut self, len: usize) {
@@ -393,6 +432,11 @@ impl Incoming {
     /// Whether the other last rang on this very processor: while one spins there, it could not go on.
     pub(crate) fn shares_processor(&self) -> bool {
         shares_processor(&self.peer)
+    }
+
+    /// When the other last rang, by the monotonic clock, if what it says is to be believed.
+    pub(crate) fn rang(&self) -> u64 {
+        self.peer.load(RANG, Ordering::Relaxed)
     }
 }
 
@@ -484,10 +528,17 @@ impl Sleeper {
         step!("ring::sleep::awake");
     }
 
-    /// Says where we run, to one whom we are about to wake.
+    /// Says where we run.
     pub(crate) fn note_processor(&self) {
         let processor = identity::processor();
         self.own.word(PROCESSOR).store(processor, Ordering::Relaxed);
+    }
+
+    /// Says where we run, and when this is, to one whom we are about to wake.
+    pub(crate) fn note_ring(&self) {
+        self.note_processor();
+        let now = clock::monotonic_nanos();
+        self.own.word(RANG).store(now, Ordering::Relaxed);
     }
 
     /// Says that a copy of our socket has been closed.

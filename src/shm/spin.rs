@@ -82,6 +82,15 @@ impl Spin {
         }
     }
 
+    /// Learns from a wait that ended asleep, after `waited` from its beginning to the moment in which the other side rang, on
+    /// another processor. What it took to wake up after that is not in it: on some machines that alone is longer than the
+    /// longest spin, and two sides that both sleep would never learn that they need not.
+    pub(crate) fn learn_exactly(&mut self, waited: Duration) {
+        if waited < self.longest && limits::processors() > 1 {
+            self.allowed = self.longest;
+        }
+    }
+
     fn budget(&mut self) -> Duration {
         if limits::processors() == 1 {
             return Duration::ZERO;
@@ -122,6 +131,24 @@ mod tests {
         let tried = spun.iter().filter(|&&spun| spun).count();
         assert!(tried <= 4, "{tried} of 64 waits spun");
         assert!(limits::processors() == 1 || tried > 0);
+    }
+
+    #[test]
+    fn what_would_have_paid_is_tried_again() {
+        let mut spin = Spin::new(LONGEST_OF_SERVER);
+        let spins = |spin: &mut Spin| {
+            let mut looks = 0;
+            spin.until(|| {
+                looks += 1;
+                false
+            });
+            looks > 1
+        };
+        while spins(&mut spin) {}
+        spin.learn_exactly(LONGEST_OF_SERVER);
+        assert!(!spins(&mut spin));
+        spin.learn_exactly(LONGEST_OF_SERVER / 2);
+        assert!(limits::processors() == 1 || spins(&mut spin));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What all of them have in common: a place in shared memory, and who holds it.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shm::Slot;
 use crate::sys::{identity, limits, robust};
 use serde::de::Error as _;
@@ -11,10 +11,7 @@ use std::fmt;
 pub(crate) fn allocate(what: &str, len: usize) -> Result<Slot> {
     robust::prepare()
         .and_then(|()| Slot::allocate(len))
-        .map_err(|error| {
-            let limit = limits::behind(&error);
-            Error::limit(format!("cannot make a {what}"), error, limit)
-        })
+        .map_err(|error| limits::explained(format!("cannot make a {what}"), error))
 }
 
 /// Takes in a place that must be one of `len` bytes.

@@ -77,6 +77,16 @@ fn wanted() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
+/// Whether it is a memory file that the kernel refuses to change, as [`freeze`] makes them.
+pub(crate) fn is_frozen(file: impl AsFd) -> bool {
+    has_all_seals(file).unwrap_or(false)
+}
+
+fn has_all_seals(file: impl AsFd) -> io::Result<bool> {
+    let seals = retry(|| fcntl(&file, FcntlArg::F_GET_SEALS))?;
+    Ok(SealFlag::from_bits_truncate(seals).contains(wanted()))
+}
+
 /// What is in a frozen memory file.
 #[derive(Debug)]
 pub(crate) struct Frozen {
@@ -87,8 +97,7 @@ pub(crate) struct Frozen {
 impl Frozen {
     /// Maps a file, after checking that the kernel refuses to change it.
     pub(crate) fn map(file: impl AsFd) -> io::Result<Frozen> {
-        let seals = SealFlag::from_bits_truncate(retry(|| fcntl(&file, FcntlArg::F_GET_SEALS))?);
-        if !seals.contains(wanted()) {
+        if !has_all_seals(&file)? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is not sealed against changes",

@@ -377,7 +377,7 @@ fn registered() -> usize {
 }
 
 /// Private pages of zeros, which are zeros again in the child of any fork.
-fn map_wiped_on_fork(len: usize) -> io::Result<*mut libc::c_void> {
+pub(crate) fn map_wiped_on_fork(len: usize) -> io::Result<*mut libc::c_void> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.

@@ -104,6 +104,11 @@ pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
     }
 }
 
+/// Takes back what [`die_with_parent`] has asked for.
+pub(crate) fn outlive_parent() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(None)?)
+}
+
 /// Makes the directory behind `directory` the current one.
 pub(crate) fn change_directory(directory: impl AsFd) -> io::Result<()> {
     retry(|| nix::unistd::fchdir(&directory))

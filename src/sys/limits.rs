@@ -1,5 +1,6 @@
 //! What the system allows: processors, and the resource limits that explain an error.
 
+use crate::error::Error;
 use crate::sys::errno::check;
 use crate::sys::identity;
 use nix::errno::Errno;
@@ -8,17 +9,27 @@ use nix::unistd::SysconfVar;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The processors that this process may use: its affinity and its cgroup's quota, at least 1.
 pub(crate) fn available_parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The same, asked once for each process image: for decisions that are made often.
+/// The same, asked once, for this process and those that are forked from it: for decisions that are made often.
 pub(crate) fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(available_parallelism)
+    match PROCESSORS.load(Ordering::Relaxed) {
+        0 => {
+            let count = available_parallelism();
+            PROCESSORS.store(count, Ordering::Relaxed);
+            count
+        }
+        known => known,
+    }
 }
+
+/// 0 where nobody has asked yet.
+static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
 
 /// The resource limit that can explain `error`, as `RLIMIT_NOFILE is 64`.
 pub(crate) fn behind(error: &io::Error) -> Option<String> {
@@ -35,6 +46,12 @@ pub(crate) fn behind(error: &io::Error) -> Option<String> {
     } else {
         Some(format!("{name} is {soft}"))
     }
+}
+
+/// An operation that the system refused, with the resource limit that can explain it.
+pub(crate) fn explained(operation: impl Into<String>, error: io::Error) -> Error {
+    let limit = behind(&error);
+    Error::limit(operation, error, limit)
 }
 
 /// The error of a process that may open no more descriptors.
@@ -147,6 +164,8 @@ impl Bounds {
         if let Some(processors) = &self.processors {
             // SAFETY: the mask has the length that is given. It fails where none of them is there any more.
             unsafe { libc::sched_setaffinity(0, processors.len(), processors.as_ptr().cast()) };
+            // What was counted before the fork is not so here.
+            PROCESSORS.store(0, Ordering::Relaxed);
         }
         if let Some(mask) = self.file_mode_mask {
             // SAFETY: `umask` takes any mask.

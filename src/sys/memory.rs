@@ -10,7 +10,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -271,8 +271,18 @@ impl ReadOnlyMapping {
         );
         // SAFETY: `offset` is in the mapping, as just checked.
         let source = unsafe { self.raw.as_ptr().add(offset) };
-        // SAFETY: as in `append_to`; `into` is ordinary memory of ours alone that cannot overlap the mapping.
+        // SAFETY: as in the function `read` below; `into` is ordinary memory of ours alone that cannot overlap the mapping.
         unsafe { std::ptr::copy_nonoverlapping(source, into.as_mut_ptr(), into.len()) };
+    }
+
+    /// Copies from `offset` to all of `out`.
+    ///
+    /// # Panics
+    ///
+    /// Where so much is not there.
+    #[inline]
+    pub(crate) fn read_to(&self, offset: usize, out: &mut [MaybeUninit<u8>]) {
+        read(&self.raw, offset, out);
     }
 
     /// Appends `len` bytes from `offset` to `out`, which must have room: it does not grow.
@@ -287,15 +297,22 @@ impl ReadOnlyMapping {
 }
 
 #[inline]
-fn append(raw: &MmapRaw, offset: usize, len: usize, out: &mut Vec<u8>) {
-    assert!(in_range(raw, offset, len), "read past the end of a mapping");
-    let spare = &mut out.spare_capacity_mut()[..len];
+fn read(raw: &MmapRaw, offset: usize, out: &mut [MaybeUninit<u8>]) {
+    assert!(
+        in_range(raw, offset, out.len()),
+        "read past the end of a mapping"
+    );
     // SAFETY: `offset` is in the mapping, as just checked.
     let source = unsafe { raw.as_ptr().add(offset) };
-    // SAFETY: `source` is readable for `len` bytes as long as `raw` lives, and its file is sealed against
-    // shrinking; `spare` has exactly `len` bytes of its own. Another process may write the source meanwhile: any
+    // SAFETY: `source` is readable for `out.len()` bytes as long as `raw` lives, and its file is sealed against
+    // shrinking; `out` is ordinary memory that cannot overlap it. Another process may write the source meanwhile: any
     // bytes may come out, all of them valid as `u8`.
-    unsafe { std::ptr::copy_nonoverlapping(source, spare.as_mut_ptr().cast(), len) };
+    unsafe { std::ptr::copy_nonoverlapping(source, out.as_mut_ptr().cast(), out.len()) };
+}
+
+#[inline]
+fn append(raw: &MmapRaw, offset: usize, len: usize, out: &mut Vec<u8>) {
+    read(raw, offset, &mut out.spare_capacity_mut()[..len]);
     let filled = out.len() + len;
     // SAFETY: the `len` bytes behind the old length are the ones just written, within the capacity.
     unsafe { out.set_len(filled) };

@@ -3,6 +3,7 @@
 use crate::deadline::Deadline;
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::shared::SharedFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -204,22 +205,22 @@ pub(crate) fn is_nonblocking(descriptor: BorrowedFd<'_>) -> bool {
 /// A descriptor that is readable as long as its count, which any process that has it changes, is not 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
-    event: Arc<OwnedFd>,
+    event: Arc<SharedFd>,
 }
 
 impl Counter {
     pub(crate) fn new() -> io::Result<Counter> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_SEMAPHORE;
         let event = EventFd::from_flags(flags)?;
-        Ok(Counter::adopt(Arc::new(above_streams(event.into())?)))
+        Ok(Counter::adopt(SharedFd::of(above_streams(event.into())?)))
     }
 
     /// Takes a descriptor that came from elsewhere, whatever it is.
-    pub(crate) fn adopt(event: Arc<OwnedFd>) -> Counter {
+    pub(crate) fn adopt(event: Arc<SharedFd>) -> Counter {
         Counter { event }
     }
 
-    pub(crate) fn handle(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn handle(&self) -> &Arc<SharedFd> {
         &self.event
     }
 

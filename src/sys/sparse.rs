@@ -4,16 +4,17 @@ use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
 use crate::sys::limits;
 use crate::sys::memory::Mapping;
+use crate::sys::shared::SharedFd;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 /// A memory file of a fixed size, mostly holes.
 #[derive(Debug)]
 pub(crate) struct SparseFile {
-    file: Arc<OwnedFd>,
+    file: Arc<SharedFd>,
     len: usize,
 }
 
@@ -34,12 +35,12 @@ impl SparseFile {
                 FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL),
             )
         })?;
-        let file = Arc::new(file);
+        let file = SharedFd::of(file);
         Ok(SparseFile { file, len })
     }
 
     /// Takes a descriptor that came from elsewhere, after checking that its size is sealed.
-    pub(crate) fn adopt(file: Arc<OwnedFd>) -> io::Result<SparseFile> {
+    pub(crate) fn adopt(file: Arc<SharedFd>) -> io::Result<SparseFile> {
         let found = retry(|| fcntl(&file, FcntlArg::F_GET_SEALS))?;
         if !SealFlag::from_bits_truncate(found).contains(seals()) {
             return Err(io::Error::new(
@@ -57,7 +58,7 @@ impl SparseFile {
     }
 
     /// The descriptor, for sending it.
-    pub(crate) fn handle(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn handle(&self) -> &Arc<SharedFd> {
         &self.file
     }
 
@@ -182,7 +183,7 @@ mod tests {
         assert!(file.write_at(usize::MAX, b"abc").is_err());
         assert!(file.append_to(8192, 1, &mut Vec::with_capacity(1)).is_err());
         assert!(file.map(4096, 8192).is_err());
-        let open = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+        let open = SharedFd::of(std::fs::File::open("/dev/null").unwrap().into());
         assert!(SparseFile::adopt(open).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::sys::function::{Body, Entry, FunctionId, describe, entry_of};
+use crate::sys::shared::SharedFd;
 use crate::task::guard::guard;
 use crate::task::items::panic_words;
 use crate::task::portable::{Portable, Stateless};
@@ -9,7 +10,6 @@ use crate::wire::value::{self, Packed};
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// What a process is given to work on: arguments, encoded, and descriptors.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Arrived {
     /// What became of the function, or of its result on the way.
     pub(crate) fn unpack<T: Portable>(self) -> Result<T, TaskError> {
         let (bytes, descriptors) = self.0?;
-        let descriptors = descriptors.into_iter().map(Arc::new).collect();
+        let descriptors = descriptors.into_iter().map(SharedFd::of).collect();
         let failed = |why| TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<T>(), why);
         match guard(|| value::unpack_owned(bytes, descriptors)) {
             Ok(value) => value.map_err(failed),
@@ -71,7 +71,7 @@ fn call_once<A: Portable, T: Portable>(
 ) -> Result<Packed, TaskError> {
     let undecoded =
         |why| TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why);
-    let descriptors = descriptors.into_iter().map(Arc::new).collect();
+    let descriptors = descriptors.into_iter().map(SharedFd::of).collect();
     let arguments = match guard(|| value::unpack_owned(arguments, descriptors)) {
         Ok(arguments) => arguments.map_err(undecoded)?,
         Err(panic) => return Err(undecoded(panic_words(&panic))),

@@ -2,6 +2,7 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::sys::function::{Body, FunctionId, describe};
+use crate::sys::shared::SharedFd;
 use crate::task::guard::guard;
 use crate::task::items::panic_words;
 use crate::task::portable::{Portable, Stateless};
@@ -9,7 +10,6 @@ use crate::wire::value;
 use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub(crate) fn drop_worker_state() {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+    pub(crate) descriptors: Vec<Arc<SharedFd>>,
 }
 
 struct Initializer<F, A, S>(PhantomData<(F, A, S)>);

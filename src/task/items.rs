@@ -1,15 +1,14 @@
-//! The caller's side of a map: its items as batches, and results as values again.
+//! The caller's side of a map: its items as batches. Results as values again are in `received.rs`.
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::task::guard::guard;
 use crate::task::portable::Portable;
-use crate::wire::batch::{Batch, Frames, Lane, split_frame};
+use crate::wire::batch::{Batch, Frames, Lane};
+use crate::wire::few::{Few, Single};
 use crate::wire::handles::Enclosed;
 use crate::wire::plain;
 use crate::wire::value::{self, Packed};
 use std::any::type_name;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// From this size on, a value that is its own encoding travels alone and without being copied on the way.
 pub(crate) const WHOLE_MIN: usize = 32 * 1024;
@@ -132,6 +131,25 @@ impl<I: Iterator<Item: Portable>> Items<I> {
     }
 }
 
+/// Encodes what one call is made with, which travels with the arguments of others.
+///
+/// # Errors
+///
+/// Where it cannot be encoded.
+pub(crate) fn pack_argument<A: Portable>(argument: A) -> Result<Single, TaskError> {
+    if let (Some(size), Some(few)) = (
+        plain::number_size::<A>(),
+        plain::number_bytes(&argument).and_then(Few::of),
+    ) {
+        return Ok(Single::Few(Lane::Numbers(size as u32), few));
+    }
+    match Items::new(std::iter::once(argument)).next_batch(1, usize::MAX) {
+        Produced::Batch { batch, .. } => Ok(Single::of(batch)),
+        Produced::Failed { error, .. } => Err(error.at_item(None)),
+        Produced::Exhausted => Err(TaskError::new(TaskErrorKind::System, "it has no argument")),
+    }
+}
+
 /// Packs a value; a panic of its `Serialize` is one more reason why that failed.
 pub(crate) fn pack_guarded<T: Portable>(value: &T, out: &mut Vec<u8>) -> Result<Enclosed, String> {
     guard(|| value::pack(value, out)).unwrap_or_else(|panic| Err(panic_words(&panic)))
@@ -161,128 +179,6 @@ pub(crate) fn panic_words(panic: &TaskError) -> String {
     match panic.location() {
         Some(location) => format!("it panicked at {location}: {message}"),
         None => format!("it panicked: {message}"),
-    }
-}
-
-/// Results of consecutive items as they came from a worker, read one by one.
-#[derive(Debug)]
-pub(crate) struct Received {
-    lane: Lane,
-    left: usize,
-    body: Vec<u8>,
-    at: usize,
-    descriptors: std::vec::IntoIter<Arc<OwnedFd>>,
-    worker: u32,
-}
-
-impl Received {
-    pub(crate) fn new(
-        lane: Lane,
-        count: usize,
-        body: Vec<u8>,
-        descriptors: Vec<Arc<OwnedFd>>,
-        worker: u32,
-    ) -> Received {
-        Received {
-            lane,
-            left: count,
-            body,
-            at: 0,
-            descriptors: descriptors.into_iter(),
-            worker,
-        }
-    }
-
-    /// No results.
-    pub(crate) fn nothing() -> Received {
-        Received::new(Lane::Framed, 0, Vec::new(), Vec::new(), 0)
-    }
-
-    /// How many results are left to be read.
-    pub(crate) fn left(&self) -> usize {
-        self.left
-    }
-
-    /// Cuts off the next result, still encoded.
-    pub(crate) fn split_front(&mut self) -> Received {
-        let rest = self.body.get(self.at..).unwrap_or_default();
-        let (body, descriptors) = match self.lane {
-            Lane::Whole => (std::mem::take(&mut self.body), 0),
-            Lane::Numbers(size) => {
-                let number = rest.get(..size as usize).unwrap_or_default();
-                self.at += number.len();
-                (number.to_vec(), 0)
-            }
-            Lane::Framed => {
-                let mut behind = rest;
-                let count = split_frame(&mut behind).map_or(0, |(_, count)| count);
-                // One that is torn stays so, and so do all behind it.
-                let frame = &rest[..rest.len() - behind.len()];
-                self.at += frame.len();
-                (frame.to_vec(), count)
-            }
-        };
-        self.left = self.left.saturating_sub(1);
-        let descriptors: Vec<Arc<OwnedFd>> = self.descriptors.by_ref().take(descriptors).collect();
-        Received::new(self.lane, 1, body, descriptors, self.worker)
-    }
-
-    /// Reads all that are left, if they are numbers and as many as was said.
-    pub(crate) fn append_numbers<R: Portable>(&mut self, results: &mut Vec<R>) -> bool {
-        let size = match (self.lane, plain::number_size::<R>()) {
-            (Lane::Numbers(size), Some(expected)) if size as usize == expected => expected,
-            _ => return false,
-        };
-        let bytes = &self.body[self.at..];
-        if bytes.len() != size * self.left {
-            return false;
-        }
-        plain::extend_numbers(bytes, results);
-        self.left = 0;
-        true
-    }
-
-    /// Reads the next result; it is the one of `item`.
-    ///
-    /// # Errors
-    ///
-    /// Where its bytes are no such value.
-    pub(crate) fn next<R: Portable>(&mut self, item: usize) -> Result<R, TaskError> {
-        self.left = self.left.saturating_sub(1);
-        let worker = self.worker;
-        let failed = |why: String| {
-            TaskError::of_type(TaskErrorKind::ResultDecoding, type_name::<R>(), why)
-                .in_process(worker)
-                .at_item(Some(item))
-        };
-        match guard(|| self.next_value()) {
-            Ok(value) => value.map_err(failed),
-            Err(panic) => Err(failed(panic_words(&panic))),
-        }
-    }
-
-    fn next_value<R: Portable>(&mut self) -> Result<R, String> {
-        let torn = || "the worker's message is torn".to_owned();
-        match self.lane {
-            Lane::Whole => value::unpack_owned(std::mem::take(&mut self.body), Vec::new()),
-            Lane::Numbers(size) => {
-                let size = size as usize;
-                let bytes = self.body.get(self.at..self.at + size).ok_or_else(torn)?;
-                if plain::number_size::<R>() != Some(size) {
-                    return Err(torn());
-                }
-                let mut number = Vec::with_capacity(1);
-                plain::extend_numbers(bytes, &mut number);
-                self.at += size;
-                number.pop().ok_or_else(torn)
-            }
-            Lane::Framed => {
-                let mut rest = self.body.get(self.at..).ok_or_else(torn)?;
-                let (bytes, count) = split_frame(&mut rest).ok_or_else(torn)?;
-                self.at = self.body.len() - rest.len();
-                value::unpack(bytes, self.descriptors.by_ref().take(count).collect())
-            }
-        }
     }
 }
 
@@ -360,26 +256,5 @@ mod tests {
         assert_eq!(counts(&items.next_batch(5, 100)), (0, 1));
         assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
         assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
-    }
-
-    #[test]
-    fn a_torn_answer_is_an_error_for_each_result() {
-        let mut framed = Received::new(Lane::Framed, 2, vec![200, 0, 0], Vec::new(), 1);
-        assert!(framed.next::<String>(0).is_err());
-        assert!(framed.next::<String>(1).is_err());
-        let mut numbers = Received::new(Lane::Numbers(8), 2, vec![1; 9], Vec::new(), 1);
-        assert!(!numbers.append_numbers::<u64>(&mut Vec::new()));
-        assert!(numbers.next::<u64>(0).is_ok());
-        assert!(numbers.next::<u64>(1).is_err());
-        assert!(
-            Received::new(Lane::Numbers(4), 1, vec![1; 4], Vec::new(), 1)
-                .next::<u64>(0)
-                .is_err()
-        );
-        assert!(
-            Received::new(Lane::Whole, 1, vec![0xff], Vec::new(), 1)
-                .next::<String>(0)
-                .is_err()
-        );
     }
 }

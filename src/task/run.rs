@@ -6,6 +6,7 @@
 use crate::error::{TaskError, TaskErrorKind};
 use crate::shm::Note;
 use crate::sys::function::{Body, FunctionId, describe};
+use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use crate::task::guard::guard;
 use crate::task::items::{WHOLE_MIN, panic_words};
@@ -16,7 +17,6 @@ use crate::wire::plain::{self, Raw};
 use crate::wire::value;
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,7 +26,7 @@ pub(crate) struct Chunk {
     lane: Lane,
     body: Vec<u8>,
     at: usize,
-    descriptors: std::vec::IntoIter<Arc<OwnedFd>>,
+    descriptors: std::vec::IntoIter<Arc<SharedFd>>,
     /// Items that are left, and of these, how many the next run takes.
     left: usize,
     quota: usize,
@@ -42,7 +42,7 @@ pub(crate) struct Chunk {
 pub(crate) enum Captures {
     #[default]
     None,
-    Packed(Vec<u8>, Vec<Arc<OwnedFd>>),
+    Packed(Vec<u8>, Vec<Arc<SharedFd>>),
     Decoded(Box<dyn Any>),
     /// They cannot be decoded; every item of the job says so.
     Undecodable(String),
@@ -92,7 +92,7 @@ impl Output {
         }
     }
 
-    pub(crate) fn descriptors(&self) -> &[Arc<OwnedFd>] {
+    pub(crate) fn descriptors(&self) -> &[Arc<SharedFd>] {
         match self {
             Output::Framed(frames) => frames.descriptors(),
             Output::Numbers { .. } | Output::Whole(_) => &[],
@@ -114,7 +114,7 @@ impl Chunk {
         lane: Lane,
         count: usize,
         body: Vec<u8>,
-        descriptors: Vec<Arc<OwnedFd>>,
+        descriptors: Vec<Arc<SharedFd>>,
         ticket: u64,
         progress: Note,
         captures: Captures,
@@ -193,9 +193,9 @@ impl Chunk {
         let mut items = Vec::with_capacity(count);
         plain::extend_numbers(bytes, &mut items);
         self.at += size * count;
-        let Some(result_size) = plain::number_size::<R>() else {
+        if plain::number_size::<R>().is_none() {
             return self.run_items(items.into_iter().map(Ok), call, size);
-        };
+        }
         let mut results: Vec<R> = Vec::with_capacity(count);
         let (mark, first) = (self.progress.word(), self.ticket);
         let caught = guard(|| {
@@ -211,16 +211,7 @@ impl Chunk {
         self.left -= begun;
         self.quota -= begun;
         self.at -= size * self.quota;
-        let count = results.len();
-        if let Some(numbers) = plain::take_raw(&mut Some(results)) {
-            if count > 0 {
-                self.outputs.push(Output::Numbers {
-                    size: result_size,
-                    count,
-                    numbers,
-                });
-            }
-        }
+        self.push_numbers(results);
         match caught {
             Ok(()) => Ended::Well,
             Err(panic) => Ended::Failed(panic),
@@ -257,13 +248,13 @@ impl Chunk {
         call: &impl Fn(A) -> R,
         size: usize,
     ) -> Ended {
-        let mut frames = Frames::default();
+        let (mut frames, mut numbers) = (Frames::default(), Vec::new());
         let mut ended = Ended::Well;
         let mut items = items;
         while self.quota > 0 {
             self.begin_item();
             let Some(item) = items.next() else { break };
-            match run_one(item, call, &mut frames) {
+            match run_one(item, call, &mut frames, &mut numbers) {
                 Ok(None) => {}
                 Ok(Some(whole)) => {
                     self.push_framed(frames);
@@ -279,7 +270,22 @@ impl Chunk {
         }
         self.at -= size * self.quota;
         self.push_framed(frames);
+        self.push_numbers(numbers);
         ended
+    }
+
+    /// Results that are numbers always go as such.
+    fn push_numbers<R: Portable>(&mut self, results: Vec<R>) {
+        let count = results.len();
+        let size = plain::number_size::<R>().filter(|_| count > 0);
+        let numbers = plain::take_raw(&mut Some(results));
+        if let (Some(size), Some(numbers)) = (size, numbers) {
+            self.outputs.push(Output::Numbers {
+                size,
+                count,
+                numbers,
+            });
+        }
     }
 
     fn push_framed(&mut self, frames: Frames) {
@@ -323,16 +329,22 @@ impl Chunk {
     }
 }
 
-/// Runs one item; its result is appended to `frames`, or comes back if it is to travel alone.
+/// Runs one item; its result is appended to `numbers` if it is one, else to `frames`, or comes back if it is to travel alone.
 fn run_one<A: Portable, R: Portable>(
     item: Result<A, String>,
     call: &impl Fn(A) -> R,
     frames: &mut Frames,
+    numbers: &mut Vec<R>,
 ) -> Result<Option<Box<dyn Raw>>, TaskError> {
     let item = item.map_err(|why| {
         TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), why)
     })?;
-    let mut result = Some(guard(|| call(item))?);
+    let result = guard(|| call(item))?;
+    if plain::number_size::<R>().is_some() {
+        numbers.push(result);
+        return Ok(None);
+    }
+    let mut result = Some(result);
     if result
         .as_ref()
         .and_then(plain::raw_bytes)

@@ -1,9 +1,9 @@
 //! Several values of one type in one message, so that each can be found, counted and sent alone.
 
+use crate::sys::shared::SharedFd;
 use crate::wire::handles::Enclosed;
 use crate::wire::plain::Raw;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// How the values stand in a batch.
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     body: Body,
     /// Where each framed value ends.
     ends: Vec<usize>,
-    descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<SharedFd>>,
     /// Where those of each framed value end; empty where no value has any.
     descriptor_ends: Vec<usize>,
 }
@@ -63,7 +63,7 @@ enum Body {
 pub(crate) struct Frames {
     pub(crate) bytes: Vec<u8>,
     ends: Vec<usize>,
-    descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<SharedFd>>,
     descriptor_ends: Vec<usize>,
 }
 
@@ -103,11 +103,15 @@ impl Frames {
             return;
         }
         self.descriptor_ends.resize(self.ends.len(), 0);
-        self.descriptors.extend(more);
+        if self.descriptors.is_empty() {
+            self.descriptors = more;
+        } else {
+            self.descriptors.extend(more);
+        }
         self.descriptor_ends.push(self.descriptors.len());
     }
 
-    pub(crate) fn descriptors(&self) -> &[Arc<OwnedFd>] {
+    pub(crate) fn descriptors(&self) -> &[Arc<SharedFd>] {
         &self.descriptors
     }
 }
@@ -149,36 +153,55 @@ impl Batch {
         }
     }
 
-    /// Whether `other` can stand behind these values in one batch.
-    pub(crate) fn can_join(&self, other: &Batch) -> bool {
-        self.lane == other.lane && self.lane != Lane::Whole
+    /// No values yet, of a lane on which there may be several.
+    pub(crate) fn empty(lane: Lane) -> Batch {
+        Batch {
+            lane,
+            count: 0,
+            body: Body::Bytes(Vec::new()),
+            ends: Vec::new(),
+            descriptors: Vec::new(),
+            descriptor_ends: Vec::new(),
+        }
     }
 
-    /// One batch of all values of `batches`, of which each [can join](Batch::can_join) the first.
-    pub(crate) fn join(batches: Vec<Batch>) -> Option<Batch> {
-        let mut batches = batches.into_iter();
-        let mut joined = batches.next()?;
-        for batch in batches {
-            if let Body::Raw(raw) = &joined.body {
-                joined.body = Body::Bytes(raw.bytes().to_vec());
-            }
-            let Body::Bytes(bytes) = &mut joined.body else {
-                return None;
-            };
-            let start = bytes.len();
-            bytes.extend_from_slice(batch.slice(0..batch.count));
-            joined.ends.extend(batch.ends.iter().map(|end| start + end));
-            if !batch.descriptors.is_empty() || !joined.descriptor_ends.is_empty() {
-                let before = joined.descriptors.len();
-                joined.descriptor_ends.resize(joined.count, before);
-                joined.descriptor_ends.extend(
-                    (1..=batch.count).map(|count| before + batch.descriptors(0..count).len()),
-                );
-                joined.descriptors.extend(batch.descriptors);
-            }
-            joined.count += batch.count;
+    /// Appends a value without descriptors.
+    pub(crate) fn append_bytes(&mut self, value: &[u8]) {
+        let mut bytes = self.take_bytes();
+        bytes.extend_from_slice(value);
+        if self.lane == Lane::Framed {
+            self.ends.push(bytes.len());
         }
-        Some(joined)
+        self.body = Body::Bytes(bytes);
+        if !self.descriptor_ends.is_empty() {
+            self.descriptor_ends.push(self.descriptors.len());
+        }
+        self.count += 1;
+    }
+
+    /// Puts the values of another batch, of the same lane, behind these.
+    pub(crate) fn append_batch(&mut self, batch: Batch) {
+        let mut bytes = self.take_bytes();
+        let start = bytes.len();
+        bytes.extend_from_slice(batch.slice(0..batch.count));
+        self.body = Body::Bytes(bytes);
+        self.ends.extend(batch.ends.iter().map(|end| start + end));
+        if !batch.descriptors.is_empty() || !self.descriptor_ends.is_empty() {
+            let before = self.descriptors.len();
+            self.descriptor_ends.resize(self.count, before);
+            let ends = (1..=batch.count).map(|count| before + batch.descriptors(0..count).len());
+            self.descriptor_ends.extend(ends);
+            self.descriptors.extend(batch.descriptors);
+        }
+        self.count += batch.count;
+    }
+
+    /// The bytes, to be put back when others stand behind them.
+    fn take_bytes(&mut self) -> Vec<u8> {
+        match std::mem::replace(&mut self.body, Body::Bytes(Vec::new())) {
+            Body::Bytes(bytes) => bytes,
+            Body::Raw(raw) => raw.bytes().to_vec(),
+        }
     }
 
     /// How many bytes the values have.
@@ -223,7 +246,7 @@ impl Batch {
     /// # Panics
     ///
     /// Where there are no such values.
-    pub(crate) fn descriptors(&self, range: Range<usize>) -> &[Arc<OwnedFd>] {
+    pub(crate) fn descriptors(&self, range: Range<usize>) -> &[Arc<SharedFd>] {
         if self.descriptor_ends.is_empty() {
             return &[];
         }
@@ -308,6 +331,19 @@ mod tests {
         assert_eq!(counts, [2, 0, 1]);
     }
 
+    /// All values in one batch, those without descriptors by their bytes alone.
+    fn in_one(batches: Vec<Batch>) -> Batch {
+        let mut joined = Batch::empty(batches[0].lane());
+        for batch in batches {
+            if batch.descriptors(0..batch.count()).is_empty() && batch.count() == 1 {
+                joined.append_bytes(batch.slice(0..1));
+            } else {
+                joined.append_batch(batch);
+            }
+        }
+        joined
+    }
+
     #[test]
     fn joined_batches_are_as_one_that_was_made_at_once() {
         let one = || Descriptor::from(crate::sys::descriptor::null_device().unwrap());
@@ -322,8 +358,7 @@ mod tests {
             single(b"", &[]),
             single(b"d", &[one()]),
         ];
-        assert!(batches[0].can_join(&batches[1]));
-        let joined = Batch::join(batches).unwrap();
+        let joined = in_one(batches);
         assert_eq!((joined.count(), joined.lane()), (4, Lane::Framed));
         let counts = [0..1, 1..2, 2..3, 3..4, 0..4].map(|range| joined.descriptors(range).len());
         assert_eq!(counts, [0, 2, 0, 1, 3]);
@@ -333,11 +368,9 @@ mod tests {
         assert_eq!(split_frame(&mut part), Some((b"d".as_slice(), 1)));
 
         let number = |number: u16| Batch::numbers(2, 1, Box::new(vec![number]));
-        let joined = Batch::join(vec![number(1), number(2), number(3)]).unwrap();
+        let joined = in_one(vec![number(1), number(2), number(3)]);
         assert_eq!((joined.count(), joined.size()), (3, 6));
         assert_eq!(joined.slice(1..2), 2_u16.to_ne_bytes());
-        let whole = Batch::whole(Box::new(vec![1_u8]));
-        assert!(!whole.can_join(&number(1)) && !number(1).can_join(&whole));
     }
 
     #[test]

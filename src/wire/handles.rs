@@ -11,6 +11,7 @@
 //!
 //! A place that leads nowhere is an error of the value in which it stands.
 
+use crate::sys::shared::SharedFd;
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -28,13 +29,13 @@ const NO_DESCRIPTOR: &str = "a handle came without its descriptors: this process
 /// What rides along with one encoded value.
 #[derive(Default)]
 pub(crate) struct Enclosed {
-    descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<SharedFd>>,
     undo: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 enum Scope {
     Leaving(Enclosed),
-    Arriving(Vec<Arc<OwnedFd>>),
+    Arriving(Vec<Arc<SharedFd>>),
 }
 
 thread_local! {
@@ -44,12 +45,12 @@ thread_local! {
 
 impl Enclosed {
     /// The descriptors, while it is not certain yet that the value leaves.
-    pub(crate) fn descriptors(&self) -> &[Arc<OwnedFd>] {
+    pub(crate) fn descriptors(&self) -> &[Arc<SharedFd>] {
         &self.descriptors
     }
 
     /// The value has left: what moved with it does not come back.
-    pub(crate) fn depart(mut self) -> Vec<Arc<OwnedFd>> {
+    pub(crate) fn depart(mut self) -> Vec<Arc<SharedFd>> {
         self.undo.clear();
         std::mem::take(&mut self.descriptors)
     }
@@ -114,7 +115,7 @@ pub(crate) fn collect<E>(encode: impl FnOnce() -> Result<(), E>) -> Result<Enclo
 
 /// Runs `decode`; the handles that it decodes take their descriptors from these. What none of them takes is closed.
 #[inline]
-pub(crate) fn hand_out<R>(descriptors: Vec<Arc<OwnedFd>>, decode: impl FnOnce() -> R) -> R {
+pub(crate) fn hand_out<R>(descriptors: Vec<Arc<SharedFd>>, decode: impl FnOnce() -> R) -> R {
     let open = Open::new(Scope::Arriving(descriptors));
     let result = decode();
     let _not_taken = open.close();
@@ -138,16 +139,16 @@ pub(crate) fn on_return(undo: impl FnOnce() + Send + 'static) -> Result<(), &'st
 
 /// A descriptor of a handle: encoded, it is a place among those that ride along. Several handles may share one.
 #[derive(Clone, Debug)]
-pub(crate) struct Descriptor(pub(crate) Arc<OwnedFd>);
+pub(crate) struct Descriptor(pub(crate) Arc<SharedFd>);
 
 impl From<OwnedFd> for Descriptor {
     fn from(descriptor: OwnedFd) -> Descriptor {
-        Descriptor(Arc::new(descriptor))
+        Descriptor(SharedFd::of(descriptor))
     }
 }
 
-impl From<Arc<OwnedFd>> for Descriptor {
-    fn from(descriptor: Arc<OwnedFd>) -> Descriptor {
+impl From<Arc<SharedFd>> for Descriptor {
+    fn from(descriptor: Arc<SharedFd>) -> Descriptor {
         Descriptor(descriptor)
     }
 }
@@ -201,8 +202,8 @@ mod tests {
         null_device().unwrap().into()
     }
 
-    fn copies(enclosed: &Enclosed) -> Vec<Arc<OwnedFd>> {
-        let copy = |descriptor: &Arc<OwnedFd>| Arc::new(descriptor.try_clone().unwrap());
+    fn copies(enclosed: &Enclosed) -> Vec<Arc<SharedFd>> {
+        let copy = |descriptor: &Arc<SharedFd>| SharedFd::of(descriptor.try_clone().unwrap());
         enclosed.descriptors().iter().map(copy).collect()
     }
 
@@ -230,7 +231,7 @@ mod tests {
     fn a_place_that_leads_nowhere_is_an_error() {
         for place in [1, u64::MAX] {
             let bytes = place.to_le_bytes();
-            let one = vec![Arc::new(null_device().unwrap())];
+            let one = vec![SharedFd::of(null_device().unwrap())];
             assert!(hand_out(one, || codec::decode::<Descriptor>(&bytes)).is_err());
         }
     }

@@ -2,26 +2,32 @@
 //!
 //! A message is a [`Header`] and a body, which go through the ring of [`Duplex`]; one that is larger than the ring streams
 //! through it in pieces. The socket carries one byte when the other side sleeps and has to know (see `Duplex` for why no
-//! such wake-up is lost), the descriptors of messages that have some (see `rights`), and its end when the other process is
-//! gone. Who waits therefore waits for one thing only.
+//! such wake-up is lost), the descriptors of messages that have some (see `rights`; what a worker has already is named instead: see `loans`), and its
+//! end when the other process is gone. Who waits therefore waits for one thing only.
 //!
 //! | a side dies | the other |
 //! |---|---|
 //! | before it has shown a whole message | gets the messages that were whole, then [`LinkError::Closed`] |
 //! | asleep, or in the middle of taking one | finds the socket closed when it sleeps or rings |
 
+use crate::deadline::Deadline;
 use crate::shm::{Corrupt, Duplex, LONGEST_OF_SERVER, Note, Spin};
+use crate::sys::clock;
 use crate::sys::limits;
 use crate::sys::memory::SealedMemory;
+use crate::sys::poll;
+use crate::sys::room::Room;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::{self, Patience, is_gone};
 use crate::sys::step::step;
+use crate::wire::loans::{Holder, KEPT_ASLEEP, Lender, Places, are_named, may_be_named};
 use crate::wire::rights::{self, Heard, Inbox, Outbox};
 use bytemuck::{Pod, Zeroable};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::Duration;
 
 /// What stands in front of each message's body.
 #[repr(C)]
@@ -34,6 +40,8 @@ pub(crate) struct Header {
     pub(crate) words: [u64; 4],
     /// Descriptors that ride along. Set when it is sent.
     pub(crate) descriptors: u64,
+    /// Where these are kept, or are to be. Set when it is sent.
+    pub(crate) places: Places,
 }
 
 const HEADER: usize = size_of::<Header>();
@@ -50,20 +58,39 @@ const RINGS_AT_ONCE: usize = 2;
 pub(crate) struct Message {
     pub(crate) header: Header,
     pub(crate) body: Vec<u8>,
+    /// Whether its body went to where a [`Host`] had room for it.
+    pub(crate) is_hosted: bool,
     /// As many as the header says, or none, where this process could not open all of them.
-    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+    pub(crate) descriptors: Vec<Arc<SharedFd>>,
+}
+
+/// Who has room of its own for the bodies of some messages, so that these are copied once.
+pub(crate) trait Host {
+    /// Where the body of the message with this header goes: a room, and the place there of its first byte. It is asked again for
+    /// each part of a body, and says the same, or `None` once it has no use for it any more.
+    fn room_for(&mut self, header: &Header) -> Option<(&mut dyn Room, usize)>;
+}
+
+/// Nobody has any.
+struct NoHost;
+
+impl Host for NoHost {
+    fn room_for(&mut self, _: &Header) -> Option<(&mut dyn Room, usize)> {
+        None
+    }
 }
 
 /// How much of a message was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     descriptors: usize,
+    places: Places,
     pub(crate) bytes: usize,
 }
 
 impl Sent {
     /// Whether a message that was not sent as a whole lacks room in the socket, for its descriptors, and not in the ring.
-    pub(crate) fn lacks_descriptors(&self, descriptors: &[Arc<OwnedFd>]) -> bool {
+    pub(crate) fn lacks_descriptors(&self, descriptors: &[Arc<SharedFd>]) -> bool {
         self.descriptors < descriptors.len()
     }
 }
@@ -95,10 +122,16 @@ pub(crate) struct Link {
     socket: OwnedFd,
     spin: Spin,
     incoming: Option<Message>,
+    /// How much of a body that is hosted has been taken.
+    hosted: usize,
     header: Vec<u8>,
     is_corrupt: bool,
     outbox: Outbox,
     inbox: Inbox,
+    /// The side that has made the link lends, and the one that it was handed to keeps: that one has a thread that takes what
+    /// comes, and so lets go of it in time.
+    lender: Option<Lender>,
+    holder: Option<Holder>,
 }
 
 impl Link {
@@ -107,7 +140,10 @@ impl Link {
         let (ring, memory) = Duplex::create(capacity)?;
         let (socket, peer) = socket::record_pair()?;
         Ok((
-            Link::new(ring, socket),
+            Link {
+                lender: Some(Lender::default()),
+                ..Link::new(ring, socket)
+            },
             LinkPeer {
                 memory: memory.into(),
                 socket: peer,
@@ -121,7 +157,10 @@ impl Link {
         step!("link::attach::adopted");
         let ring = Duplex::attach(&memory)?;
         step!("link::attach::mapped");
-        Ok(Link::new(ring, peer.socket))
+        Ok(Link {
+            holder: Some(Holder::default()),
+            ..Link::new(ring, peer.socket)
+        })
     }
 
     fn new(ring: Duplex, socket: OwnedFd) -> Link {
@@ -130,10 +169,13 @@ impl Link {
             socket,
             spin: Spin::new(LONGEST_OF_SERVER),
             incoming: None,
+            hosted: 0,
             header: Vec::with_capacity(HEADER),
             is_corrupt: false,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
+            lender: None,
+            holder: None,
         }
     }
 
@@ -173,23 +215,20 @@ impl Link {
         &mut self,
         header: &Header,
         body: &[u8],
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
         sent: &mut Sent,
     ) -> Result<bool, LinkError> {
         // Once only: a letter whose descriptors are on their way has been counted, even if the ring took nothing of it.
-        if sent.descriptors < descriptors.len() {
-            let socket = self.socket.as_fd();
-            if !self
-                .outbox
-                .send(socket, descriptors, &mut sent.descriptors)?
-            {
-                self.flush()?;
-                return Ok(false);
-            }
+        if sent.descriptors < descriptors.len()
+            && !self.send_descriptors(descriptors, body.len(), sent)?
+        {
+            self.flush()?;
+            return Ok(false);
         }
         let header = Header {
             length: body.len() as u64,
             descriptors: descriptors.len() as u64,
+            places: sent.places,
             ..*header
         };
         if sent.bytes < HEADER {
@@ -212,6 +251,31 @@ impl Link {
         Ok(is_whole)
     }
 
+    /// Names or sends what is left of a message's descriptors; returns whether that was all of them.
+    fn send_descriptors(
+        &mut self,
+        descriptors: &[Arc<SharedFd>],
+        length: usize,
+        sent: &mut Sent,
+    ) -> Result<bool, LinkError> {
+        if sent.descriptors == 0 && may_be_named(descriptors.len() as u64, length as u64) {
+            let lender = self.lender.as_mut();
+            if let Some(places) = lender.and_then(|lender| lender.name(&self.ring, descriptors)) {
+                sent.places = places;
+                sent.descriptors = descriptors.len();
+                return Ok(true);
+            }
+        }
+        let socket = self.socket.as_fd();
+        let is_sent = self
+            .outbox
+            .send(socket, descriptors, &mut sent.descriptors)?;
+        if let Some(lender) = self.lender.as_mut().filter(|_| is_sent) {
+            sent.places = lender.place(descriptors);
+        }
+        Ok(is_sent)
+    }
+
     /// Makes what was put visible, and wakes the other side if it sleeps for that.
     pub(crate) fn flush(&mut self) -> Result<(), LinkError> {
         self.ring.show();
@@ -232,7 +296,7 @@ impl Link {
         &mut self,
         header: &Header,
         body: &[u8],
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
     ) -> Result<(), LinkError> {
         let mut sent = Sent::default();
         while !self.try_send(header, body, descriptors, &mut sent)? {
@@ -249,6 +313,14 @@ impl Link {
     /// Takes the next message if it is there as a whole. Of one that is longer than a few rings it takes a part, though more
     /// may be there: [`has_data`](Link::has_data) tells.
     pub(crate) fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
+        self.try_receive_for(&mut NoHost)
+    }
+
+    /// As [`try_receive`](Link::try_receive), where `host` has room for some bodies: it is always the same one.
+    pub(crate) fn try_receive_for(
+        &mut self,
+        host: &mut impl Host,
+    ) -> Result<Option<Message>, LinkError> {
         if self.is_corrupt {
             return Err(Corrupt.into());
         }
@@ -270,7 +342,8 @@ impl Link {
                     let message = Message {
                         header,
                         body: Vec::new(),
-                        descriptors: self.take_descriptors(header.descriptors)?,
+                        is_hosted: header.descriptors == 0 && host.room_for(&header).is_some(),
+                        descriptors: self.take_descriptors(&header)?,
                     };
                     if header.length == 0 {
                         self.give_room_back()?;
@@ -287,21 +360,32 @@ impl Link {
             let length = message.header.length;
             let missing = usize::try_from(length)
                 .map_err(|_| LinkError::NoMemory(length))?
-                .saturating_sub(message.body.len());
-            let spare = message.body.capacity() - message.body.len();
-            if spare == 0 {
-                // Memory is asked for as bytes arrive: at most as much again as is there, beyond what may be trusted.
-                let more = missing.min(TRUSTED_LENGTH.max(message.body.len()));
-                message
-                    .body
-                    .try_reserve_exact(more)
-                    .map_err(|_| LinkError::NoMemory(length))?;
-            }
-            let room = missing.min(message.body.capacity() - message.body.len());
-            let taken = self.ring.take(room.min(allowed), &mut message.body);
+                .saturating_sub(message.body.len() + self.hosted);
+            let taken = if message.is_hosted {
+                let most = missing.min(allowed);
+                let taken = match host.room_for(&message.header) {
+                    Some((room, at)) => self.ring.take_to(most, room, at + self.hosted),
+                    None => self.ring.skip(most),
+                };
+                self.hosted += taken;
+                taken
+            } else {
+                let spare = message.body.capacity() - message.body.len();
+                if spare == 0 {
+                    // Memory is asked for as bytes arrive: at most as much again as is there, beyond what may be trusted.
+                    let more = missing.min(TRUSTED_LENGTH.max(message.body.len()));
+                    message
+                        .body
+                        .try_reserve_exact(more)
+                        .map_err(|_| LinkError::NoMemory(length))?;
+                }
+                let room = missing.min(message.body.capacity() - message.body.len());
+                self.ring.take(room.min(allowed), &mut message.body)
+            };
             step!("link::recv::taken");
             allowed -= taken;
             if taken == missing {
+                self.hosted = 0;
                 let message = self.incoming.take();
                 self.give_room_back()?;
                 step!("link::recv::whole");
@@ -313,14 +397,27 @@ impl Link {
         }
     }
 
-    /// Takes the descriptors of a message whose header says that it has `count`.
-    fn take_descriptors(&mut self, count: u64) -> Result<Vec<Arc<OwnedFd>>, LinkError> {
-        if count == 0 {
-            return Ok(Vec::new());
+    /// Takes the descriptors of a message with this header.
+    fn take_descriptors(&mut self, header: &Header) -> Result<Vec<Arc<SharedFd>>, LinkError> {
+        let mut taken = Some(Vec::new());
+        if header.descriptors > 0 {
+            let count = usize::try_from(header.descriptors).map_err(|_| Corrupt)?;
+            if are_named(header.places) {
+                let is_possible = may_be_named(header.descriptors, header.length);
+                let holder = self.holder.as_mut().filter(|_| is_possible);
+                taken = holder.and_then(|holder| holder.borrow(header.places, count));
+                step!("link::recv::named");
+            } else {
+                taken = self.inbox.take(self.socket.as_fd(), count)?;
+                step!("link::recv::descriptors");
+                if let (Some(holder), Some(taken)) = (&mut self.holder, &taken) {
+                    holder.keep(&self.ring, taken, header.places);
+                }
+            }
         }
-        let count = usize::try_from(count).map_err(|_| Corrupt)?;
-        let taken = self.inbox.take(self.socket.as_fd(), count)?;
-        step!("link::recv::descriptors");
+        if let Some(holder) = &mut self.holder {
+            holder.pass(&self.ring);
+        }
         self.is_corrupt = taken.is_none();
         Ok(taken.ok_or(Corrupt)?)
     }
@@ -335,9 +432,19 @@ impl Link {
         }
     }
 
+    /// Whether the other side can hardly go on while this one spins.
+    pub(crate) fn shares_processor(&self) -> bool {
+        self.ring.shares_processor()
+    }
+
     /// Whether something is there to receive, or what is there is corrupt, which receiving then tells.
     pub(crate) fn has_data(&mut self) -> bool {
         self.ring.look_for_data() != Ok(0)
+    }
+
+    /// Takes nothing more from the other side, which has gone wrong.
+    pub(crate) fn give_up(&mut self) {
+        self.is_corrupt = true;
     }
 
     /// Blocks until there is data, if that is asked for, or `room` bytes of room, if that is not 0: one of the two.
@@ -345,11 +452,17 @@ impl Link {
         self.flush()?;
         self.give_room_back()?;
         let ring = &mut self.ring;
-        if self.spin.until(|| is_ready(ring, data, room)) {
+        if is_ready(ring, data, room) {
             return Ok(());
         }
-        let start = Instant::now();
+        // Where the other side needs this processor, it could not go on meanwhile.
+        let may_spin = !ring.shares_processor();
+        let start = clock::monotonic_nanos();
+        if may_spin && self.spin.until(|| is_ready(ring, data, room)) {
+            return Ok(());
+        }
         while !self.prepare_sleep(data, room) {
+            self.let_go_after_a_while();
             let heard = self.inbox.listen(self.socket.as_fd(), Patience::Wait)?;
             step!("link::wait::woken");
             if heard == Heard::Closed {
@@ -363,8 +476,30 @@ impl Link {
             }
         }
         self.wake_up();
-        self.spin.learn(start.elapsed());
+        self.ring.note_processor();
+        if !self.ring.shares_processor() {
+            let waited = self.ring.rang().saturating_sub(start);
+            self.spin.learn_exactly(Duration::from_nanos(waited));
+        }
         Ok(())
+    }
+
+    /// Where something is held for the other side: sleeps for as long as the next message as a rule takes, and lets go of it if
+    /// none has come. What this process uses itself is looked at again, more and more seldom.
+    fn let_go_after_a_while(&mut self) {
+        let Some(holder) = &mut self.holder else {
+            return;
+        };
+        let mut pause = KEPT_ASLEEP;
+        while holder.holds() {
+            // Where it is refused, whoever listens next is told why.
+            let has_news = poll::readable([self.socket.as_fd()], Deadline::after(pause));
+            if !matches!(has_news, Ok([false])) {
+                return;
+            }
+            holder.rest(&self.ring);
+            pause = pause.saturating_mul(2);
+        }
     }
 
     /// Says that this side is about to sleep, for data, for `room` bytes of room, or either; returns whether there is no

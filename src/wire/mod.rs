@@ -7,8 +7,10 @@ mod slot;
 pub(crate) mod plain;
 pub(crate) mod value;
 pub(crate) mod batch;
+pub(crate) mod few;
 pub(crate) mod record;
 pub(crate) mod rights;
+mod loans;
 mod link;
 
-pub(crate) use link::{Header, Link, LinkError, LinkPeer, Message, Sent};
+pub(crate) use link::{Header, Host, Link, LinkError, LinkPeer, Message, Sent};

@@ -3,6 +3,7 @@
 //! Which ones is found by type, so that nothing shows in the API: each comparison below is decided when the code for `T`
 //! is compiled, and all but one branch vanish.
 
+use crate::sys::room::{Numbers, Room};
 use bytemuck::NoUninit;
 use std::any::Any;
 use std::fmt;
@@ -41,6 +42,31 @@ pub(crate) fn extend_numbers<T: 'static>(bytes: &[u8], out: &mut Vec<T>) {
             }));
         }
     });
+}
+
+/// Room for `len` numbers; `None` where `T` is something else, or where there is no memory for them.
+pub(crate) fn room_for<T: 'static>(len: usize) -> Option<Box<dyn Room>> {
+    for_each_number!(S => {
+        if std::any::TypeId::of::<T>() == std::any::TypeId::of::<S>() {
+            return Some(Box::new(Numbers::<S>::new(len).ok()?));
+        }
+    });
+    None
+}
+
+/// The first `len` numbers of a room for such; `None` where not all of these are there.
+pub(crate) fn from_room<T: 'static>(room: Box<dyn Room>, len: usize) -> Option<Vec<T>> {
+    let mut room = Some(room.into_any());
+    let mut values: Option<Vec<T>> = None;
+    {
+        let values: &mut dyn Any = &mut values;
+        for_each_number!(S => {
+            if let Some(values) = values.downcast_mut::<Option<Vec<S>>>() {
+                *values = room.take()?.downcast::<Numbers<S>>().ok()?.into_vec(len);
+            }
+        });
+    }
+    values
 }
 
 /// The bytes of a number; `None` for any other value.
@@ -178,6 +204,16 @@ mod tests {
         extend_numbers(numbers.bytes(), &mut out);
         assert_eq!(numbers, out);
         extend_numbers(&[1], &mut vec![true]);
+    }
+
+    #[test]
+    fn there_is_room_for_numbers_of_the_same_type_only() {
+        let room = || room_for::<u32>(0).unwrap();
+        assert_eq!(from_room::<u32>(room(), 0), Some(Vec::new()));
+        assert_eq!(from_room::<f32>(room(), 0), None);
+        assert_eq!(from_room::<String>(room(), 0), None);
+        assert!(from_room::<u32>(room(), 1).is_none());
+        assert!(room_for::<bool>(1).is_none() && room_for::<u64>(usize::MAX).is_none());
     }
 
     #[test]

@@ -17,12 +17,13 @@
 //! | the sender dies before the letter is shown | they are kept till the link is closed |
 
 use crate::sys::poll;
+use crate::sys::shared::SharedFd;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, TOO_MANY_ON_THEIR_WAY, is_gone};
 use crate::sys::step::step;
 use bytemuck::{Pod, Zeroable};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// How many records are kept for letters that have not been taken yet, before the rest is left in the socket.
@@ -45,8 +46,8 @@ struct Label {
 const LABEL: usize = size_of::<Label>();
 
 /// The first descriptors of a letter that fit in one record: each once, and which of them stands at which place.
-fn next_record(descriptors: &[Arc<OwnedFd>]) -> (Vec<BorrowedFd<'_>>, Vec<u8>) {
-    let mut different: Vec<&Arc<OwnedFd>> = Vec::new();
+fn next_record(descriptors: &[Arc<SharedFd>]) -> (Vec<BorrowedFd<'_>>, Vec<u8>) {
+    let mut different: Vec<&Arc<SharedFd>> = Vec::new();
     let mut places = Vec::new();
     for one in descriptors.iter().take(PLACES_MAX) {
         let known = different.iter().rposition(|known| Arc::ptr_eq(known, one));
@@ -91,7 +92,7 @@ impl Outbox {
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-        descriptors: &[Arc<OwnedFd>],
+        descriptors: &[Arc<SharedFd>],
         sent: &mut usize,
     ) -> io::Result<bool> {
         while *sent < descriptors.len() {
@@ -134,7 +135,7 @@ pub(crate) enum Heard {
 }
 
 /// One record of a letter's descriptors; `None` where some of them were lost.
-pub(crate) type Kept<D = Arc<OwnedFd>> = (u64, Option<Vec<D>>);
+pub(crate) type Kept<D = Arc<SharedFd>> = (u64, Option<Vec<D>>);
 
 /// The receiving side's count, and descriptors whose letters have not been taken yet.
 #[derive(Debug, Default)]
@@ -194,7 +195,8 @@ impl Inbox {
         let label: Label = bytemuck::pod_read_unaligned(label);
         let is_label = !part.is_cut && !places.is_empty() && places.len() as u64 == label.count;
         if is_label && label.letter >= self.letters {
-            let different: Vec<Arc<OwnedFd>> = part.descriptors.into_iter().map(Arc::new).collect();
+            let different: Vec<Arc<SharedFd>> =
+                part.descriptors.into_iter().map(SharedFd::of).collect();
             let descriptors = places
                 .iter()
                 .map(|&place| different.get(usize::from(place)).cloned());
@@ -225,7 +227,7 @@ impl Inbox {
         &mut self,
         socket: BorrowedFd<'_>,
         count: usize,
-    ) -> io::Result<Option<Vec<Arc<OwnedFd>>>> {
+    ) -> io::Result<Option<Vec<Arc<SharedFd>>>> {
         let mut descriptors = Vec::new();
         let mut is_lost = false;
         let mut beside = 0..BESIDE_MAX;
@@ -261,11 +263,12 @@ mod tests {
     use super::*;
     use crate::sys::descriptor::null_device;
     use crate::sys::socket::record_pair;
+    use std::os::fd::OwnedFd;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    fn descriptors(count: usize) -> Vec<Arc<OwnedFd>> {
+    fn descriptors(count: usize) -> Vec<Arc<SharedFd>> {
         let device = null_device().unwrap();
-        let another = |_| Arc::new(device.try_clone().unwrap());
+        let another = |_| SharedFd::of(device.try_clone().unwrap());
         (0..count).map(another).collect()
     }
 

@@ -23,8 +23,8 @@ impl<'de> Deserialize<'de> for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::shared::SharedFd;
     use crate::wire::{codec, handles};
-    use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -36,7 +36,7 @@ mod tests {
         assert!(enclosed.descriptors().len() <= 2);
         let copies = enclosed.descriptors().iter();
         let copies = copies
-            .map(|file| Arc::new(file.try_clone().unwrap()))
+            .map(|file| SharedFd::of(file.try_clone().unwrap()))
             .collect();
         let there: Vec<Slot> = handles::hand_out(copies, || codec::decode(&bytes)).unwrap();
         for (number, (ours, theirs)) in slots.iter().zip(&there).enumerate() {

@@ -1,17 +1,17 @@
 //! One value as bytes, on the fastest lane that its type has, with the descriptors of the handles in it.
 
+use crate::sys::shared::SharedFd;
 use crate::wire::handles::{self, Enclosed};
 use crate::wire::{codec, plain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A value that has been packed and leaves its process.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+    pub(crate) descriptors: Vec<Arc<SharedFd>>,
 }
 
 /// Appends the bytes of `value` to `out`; where that fails, `out` is as before. Returns what rides along.
@@ -41,7 +41,7 @@ pub(crate) fn pack<T: Serialize + 'static>(
 #[inline]
 pub(crate) fn unpack<T: DeserializeOwned + 'static>(
     bytes: &[u8],
-    descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<SharedFd>>,
 ) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes.to_vec())
@@ -58,7 +58,7 @@ pub(crate) fn unpack<T: DeserializeOwned + 'static>(
 #[inline]
 pub(crate) fn unpack_owned<T: DeserializeOwned + 'static>(
     bytes: Vec<u8>,
-    descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<SharedFd>>,
 ) -> Result<T, String> {
     if plain::is_raw::<T>() {
         plain::from_raw(bytes)

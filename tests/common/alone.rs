@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
 
 /// In the environment of a process started here: what it is to be.
 const ROLE: &str = "MULTIPROCESS_TEST_ROLE";
@@ -82,11 +83,13 @@ pub(crate) fn in_own_process(test: &str, limit: Duration, body: impl FnOnce() + 
         "{test} by itself: {}\n{}\n{}",
         ended.status, ended.stdout, ended.stderr
     );
-    // What it has measured, without what libtest says.
-    let is_ours =
-        |line: &&str| line.starts_with("fault row ") || line.contains('=') || line.contains(" us");
-    for line in ended.stdout.lines().filter(is_ours) {
-        println!("{line}");
+    // What it has measured, without what libtest says: that stands before the first line, too.
+    for line in ended.stdout.lines() {
+        if let Some(at) = line.find("fault row ") {
+            println!("{}", &line[at..]);
+        } else if line.contains('=') || line.contains(" us") {
+            println!("{line}");
+        }
     }
     ended.assert_nothing_left();
 }
@@ -124,12 +127,14 @@ pub(crate) fn play_before_main(play: fn()) {
 pub(crate) struct Application {
     command: Command,
     mark: String,
+    folder: TempDir,
 }
 
 /// An application that runs; dropping it ends it and all its processes.
 pub(crate) struct Running {
     child: Child,
     mark: String,
+    folder: Option<TempDir>,
     stdout: File,
     stderr: File,
 }
@@ -141,6 +146,7 @@ pub(crate) struct Ended {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     mark: String,
+    folder: Option<TempDir>,
 }
 
 impl Application {
@@ -170,7 +176,14 @@ impl Application {
             .env(MARK, &mark)
             .stdin(Stdio::null())
             .process_group(0);
-        Application { command, mark }
+        // Its temporary files, so that it can be seen what it leaves, and that what a killed one leaves is taken away.
+        let folder = tempfile::tempdir().unwrap();
+        command.env("TMPDIR", folder.path());
+        Application {
+            command,
+            mark,
+            folder,
+        }
     }
 
     /// Passes something to the application by its environment.
@@ -196,6 +209,7 @@ impl Application {
         Running {
             child,
             mark: self.mark,
+            folder: Some(self.folder),
             stdout,
             stderr,
         }
@@ -257,11 +271,13 @@ impl Running {
         let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
         // From here on `Ended` looks after what the application may have left.
         let mark = std::mem::take(&mut self.mark);
+        let folder = self.folder.take();
         Ended {
             status,
             stdout,
             stderr,
             mark,
+            folder,
         }
     }
 }
@@ -287,6 +303,13 @@ impl Ended {
             self.stdout,
             self.stderr
         );
+    }
+
+    /// Fails where it has left temporary files.
+    pub(crate) fn assert_no_files_left(&self) {
+        let folder = self.folder.as_ref().unwrap();
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert!(files.is_empty(), "{files:?}");
     }
 
     /// The processes that the application started and that are alive.

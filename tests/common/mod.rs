@@ -14,19 +14,23 @@ pub(crate) mod census;
 pub(crate) mod fault;
 pub(crate) mod many;
 pub(crate) mod meet;
+pub(crate) mod program;
 pub(crate) mod refusals;
 pub(crate) mod unsafely;
 pub(crate) mod victim;
 
 use census::Census;
 use multiprocess::{Pool, Process, StartMethod, TaskError, TaskErrorKind};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::panic;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// When a test counts as hung. No test measures anything with it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -169,7 +173,7 @@ pub(crate) fn within<T: Send + 'static>(
     }
 }
 
-/// Runs `body` and fails when descriptors, threads, processes or names in shared memory are left over. What the library
+/// Runs `body` and fails when anything of a [`Census`] is left over. What the library
 /// makes once for the whole program, such as its fork server, is made before the first count.
 pub(crate) fn clean(method: StartMethod, body: impl FnOnce(StartMethod)) {
     for warmed in [StartMethod::ForkServer, StartMethod::Spawn] {
@@ -191,6 +195,19 @@ pub(crate) fn clean(method: StartMethod, body: impl FnOnce(StartMethod)) {
     body(method);
     fault::forget();
     before.assert_nothing_added();
+}
+
+/// What `poll` says of a descriptor within `limit`, however often a signal interrupts it.
+pub(crate) fn polls_readable(source: &impl AsFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let mut polled = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        match poll(&mut polled, PollTimeout::try_from(left).unwrap()) {
+            Err(Errno::EINTR) => {}
+            ready => return ready.unwrap() == 1,
+        }
+    }
 }
 
 /// Makes a pool.

@@ -140,9 +140,10 @@ const STORM: &str = "MULTIPROCESS_TEST_STORM";
 
 fn begin_storm(micros: i64) {
     extern "C" fn pass_by(_signal: i32) {}
+    // On the stack for handlers: there is no room on one that has overflowed.
     let action = SigAction::new(
         SigHandler::Handler(pass_by),
-        SaFlags::empty(),
+        SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
     // SAFETY: the handler does nothing.
@@ -151,6 +152,7 @@ fn begin_storm(micros: i64) {
 }
 
 extern "C" fn start_what_is_asked() {
+    super::program::begin();
     if let Some(micros) = env::var(STORM).ok().and_then(|micros| micros.parse().ok()) {
         begin_storm(micros);
     }

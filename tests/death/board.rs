@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::process;
-use std::sync::OnceLock;
 use tempfile::NamedTempFile;
 
 const VARIABLE: &str = "MULTIPROCESS_DEATH_BOARD";
@@ -17,15 +16,13 @@ const LENGTH: u64 = 24;
 const NAME: u64 = 32;
 const ALL_BUT: u64 = 1 << 63;
 
-/// Makes a board for this process and all that it starts, before any of them passes a step.
-pub(crate) fn make() {
-    static MADE: OnceLock<NamedTempFile> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let file = NamedTempFile::new().unwrap();
-        file.as_file().set_len(SLOTS * SLOT).unwrap();
-        set_environment(VARIABLE, file.path().to_str().unwrap());
-        file
-    });
+/// Makes a board for this process and all that it starts, before any of them passes a step. It is there as long as what this
+/// returns.
+pub(crate) fn make() -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().set_len(SLOTS * SLOT).unwrap();
+    set_environment(VARIABLE, file.path().to_str().unwrap());
+    file
 }
 
 fn board() -> File {

@@ -21,6 +21,8 @@ pub(crate) struct Row {
     pub(crate) then: Then,
     /// How many start methods it is run under.
     pub(crate) methods: u32,
+    /// Where that is one: whether it is the fork server's.
+    is_forked: bool,
 }
 
 /// What of it has happened when it dies.
@@ -54,6 +56,7 @@ pub(crate) const fn each(step: &'static str, passings: u32, then: Then) -> Row {
         passings,
         then,
         methods: 2,
+        is_forked: false,
     }
 }
 
@@ -61,6 +64,15 @@ pub(crate) const fn each(step: &'static str, passings: u32, then: Then) -> Row {
 pub(crate) const fn spawned(step: &'static str, then: Then) -> Row {
     Row {
         methods: 1,
+        ..at(step, then)
+    }
+}
+
+/// As [`at`], by the fork server alone.
+pub(crate) const fn forked(step: &'static str, then: Then) -> Row {
+    Row {
+        methods: 1,
+        is_forked: true,
         ..at(step, then)
     }
 }
@@ -207,10 +219,11 @@ pub(crate) fn result_of<T: Portable>(mut process: Process<T>) -> T {
 
 /// Runs each case of a table, in a process that does nothing else, and says of all that failed.
 pub(crate) fn run(method: StartMethod, rows: &'static [Row], body: fn(Case)) {
-    board::make();
+    let _board = board::make();
     clean(method, |method| {
         let mut failures = Vec::new();
-        let applies = |row: &&Row| row.methods == 2 || method != StartMethod::ForkServer;
+        let is_forked = method == StartMethod::ForkServer;
+        let applies = |row: &&Row| row.methods == 2 || row.is_forked == is_forked;
         for row in rows.iter().filter(applies) {
             for nth in 1..=row.passings {
                 let case = Case { method, row, nth };
@@ -255,7 +268,9 @@ pub(crate) fn assert_nobody_left(case: Case) {
         let mut family = census::family(std::process::id(), mark.as_deref());
         // What runs by `Fork` is itself a fork, of one that waits for it.
         let parent = std::os::unix::process::parent_id();
-        family.retain(|one| one.lives() && one.command != "forkserver" && one.pid != parent);
+        family.retain(|one| {
+            one.lives() && !one.command.starts_with("forkserver") && one.pid != parent
+        });
         family
     };
     let left = census::poll(SOON, family, Vec::is_empty);
@@ -307,6 +322,26 @@ macro_rules! deaths {
     };
 }
 pub(crate) use deaths;
+
+/// As [`deaths`], by the fork server alone.
+macro_rules! deaths_by_server {
+    ($name:ident, $rows:expr, |$case:ident| $body:block) => {
+        mod $name {
+            use super::*;
+
+            fn body($case: crate::case::Case) $body
+
+            #[test]
+            fn fork_server() {
+                let test = crate::common::alone::test_path(module_path!(), "fork_server");
+                crate::common::alone::in_own_process(&test, crate::common::LONG_LIMIT, || {
+                    crate::case::run(multiprocess::StartMethod::ForkServer, $rows, body);
+                });
+            }
+        }
+    };
+}
+pub(crate) use deaths_by_server;
 
 /// As [`deaths`], under `Fork`, on the only thread of a process.
 macro_rules! deaths_by_fork {

@@ -7,7 +7,7 @@ use crate::board;
 use crate::case::Then::{Either, Undone};
 use crate::case::{Row, SOON, assert_nobody_left, at, deaths, each, method_of, name_of};
 use crate::common::{assert_crash_by_signal, assert_serves, census};
-use multiprocess::{Pool, Queue, StartMethod};
+use multiprocess::{Pool, Queue, SharedSlice, StartMethod, TaskError};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ pub(crate) const TABLES: &[&[Row]] = &[
     WORKER,
     WORKER_WITH_MUCH,
     WORKER_WITH_HANDLES,
+    WORKER_WITH_SLICES,
     BEGINNER,
     APPLICATION,
+    APPLICATION_WITH_SLICES,
 ];
 
 pub(crate) fn pool(method: StartMethod) -> Pool {
@@ -125,6 +127,36 @@ deaths!(a_worker_with_handles, WORKER_WITH_HANDLES, |case| {
     assert_serves(&pool);
 });
 
+const WORKER_WITH_SLICES: &[Row] = &[
+    each("loans::keep::said", 2, Undone),
+    each("link::recv::named", 3, Undone),
+    each("loan::let_go::said", 2, Either),
+];
+
+/// Two slices to the workers of a pool, over and over: sent, named, let go of.
+fn pass_slices(pool: &Pool) -> impl Iterator<Item = Result<u64, TaskError>> {
+    let slices = [3, 5].map(|by| SharedSlice::from_fn(1000, |at| by * at as u64).unwrap());
+    let items = (0..100).map(move |at| slices[at % 2].clone());
+    pool.job().chunk_size(1).imap(items, |slice| {
+        std::thread::sleep(Duration::from_micros(100));
+        slice[999]
+    })
+}
+
+fn of_slice(number: usize) -> u64 {
+    [2997, 4995][number % 2]
+}
+
+deaths!(a_worker_with_slices, WORKER_WITH_SLICES, |case| {
+    let pool = pool(case.method);
+    assert_serves(&pool);
+    case.arm().anyone_else();
+    assert_one_crash_at_most(pass_slices(&pool), of_slice);
+    assert_reached();
+    assert_serves(&pool);
+    assert!(pass_slices(&pool).all(|result| result.is_ok()));
+});
+
 const BEGINNER: &[Row] = &[
     each("link::attach::adopted", 2, Undone),
     each("link::attach::mapped", 2, Undone),
@@ -175,3 +207,23 @@ deaths!(an_application, APPLICATION, |case| {
     case.assert_killed(application);
     assert_nobody_left(case);
 });
+
+const APPLICATION_WITH_SLICES: &[Row] = &[
+    each("loan::lend::counted", 3, Undone),
+    each("loans::name::all", 3, Undone),
+];
+
+deaths!(
+    an_application_with_slices,
+    APPLICATION_WITH_SLICES,
+    |case| {
+        let application = case.victim(name_of(case.method), |method: String| {
+            let pool = pool(method_of(&method));
+            for (number, result) in pass_slices(&pool).enumerate() {
+                assert_eq!(result.unwrap(), of_slice(number));
+            }
+        });
+        case.assert_killed(application);
+        assert_nobody_left(case);
+    }
+);

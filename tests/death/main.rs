@@ -23,7 +23,9 @@ mod process;
 mod queue;
 mod queue_handles;
 mod queue_news;
+mod scope;
 mod shared;
+mod spare;
 mod steps;
 mod unowned;
 
@@ -45,6 +47,8 @@ const TABLES: &[&[&[Row]]] = &[
     monitor::TABLES,
     process::TABLES,
     fork::TABLES,
+    spare::TABLES,
+    scope::TABLES,
     pool::TABLES,
 ];
 

@@ -1,4 +1,5 @@
-//! Pools: a worker, or the application, is killed at each step between an item and its outcome.
+//! Pools: a worker, or the application, is killed at each step between an item and its outcome; the application also where it
+//! shares out, takes back, sleeps, and ends workers.
 //!
 //! What is promised: as in `link`; and an item that was not begun, or whose outcome was shown, is no crash.
 
@@ -6,7 +7,7 @@ use crate::case::Then::{Either, Held, Undone};
 use crate::case::{Case, Row, assert_nobody_left, at, deaths, each, method_of, name_of};
 use crate::common::{assert_serves, kill_hard};
 use crate::link::{assert_one_crash_at_most, assert_reached, pool};
-use multiprocess::Pool;
+use multiprocess::{Pool, Queue};
 use std::time::Duration;
 
 pub(crate) const TABLES: &[&[Row]] = &[
@@ -15,6 +16,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     WORKER_WITH_CAPTURES,
     BEGINNER,
     APPLICATION,
+    DRIVER,
 ];
 
 fn assert_crashes(case: Case, crashes: u32) {
@@ -137,3 +139,52 @@ deaths!(an_application, APPLICATION, |case| {
     case.assert_killed(application);
     assert_nobody_left(case);
 });
+
+const DRIVER: &[Row] = &[
+    each("pool::feed::permitted", 3, Undone),
+    at("pool::feed::taken_back", Undone),
+    each("pool::receive::taken", 3, Undone),
+    at("pool::receive::restarted", Undone),
+    each("pool::sleep::announced", 2, Undone),
+    each("pool::sleep::woken", 2, Undone),
+    at("pool::kill::killed", Undone),
+    at("pool::dismiss::killed", Undone),
+];
+
+// Whatever it was about to do, its workers go with it, and no item has run twice.
+deaths!(an_application_that_drives, DRIVER, |case| {
+    let runs = Queue::<u32>::new().unwrap();
+    let arguments = (name_of(case.method), runs.clone());
+    let application = case.victim(arguments, |(method, runs): (String, Queue<u32>)| {
+        let pool = pool(method_of(&method));
+        // Behind the first item stand some that the other worker takes over.
+        let some = pool.with(runs).imap(0..40_u32, |runs, number| {
+            if number == 0 {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            runs.put(number).unwrap();
+        });
+        assert!(some.into_iter().all(|result| result.is_ok()));
+        let mut late = pool
+            .job()
+            .timeout(Duration::from_millis(20))
+            .imap([7_u32, 8], |_| loop_for_ever());
+        assert!(late.all(|result| result.is_err_and(|error| error.is_timeout())));
+        // It is dropped while an item runs.
+        let _running = pool.apply_async((), |()| loop_for_ever());
+    });
+    case.assert_killed(application);
+    assert_nobody_left(case);
+    let mut ran: Vec<u32> = std::iter::from_fn(|| runs.try_get().ok()).collect();
+    let all = ran.len();
+    ran.sort_unstable();
+    ran.dedup();
+    assert_eq!(ran.len(), all, "an item ran twice");
+    assert_serves(&pool(case.method));
+});
+
+fn loop_for_ever() {
+    loop {
+        std::thread::park();
+    }
+}

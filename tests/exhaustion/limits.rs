@@ -1,9 +1,11 @@
-//! Limits of a user and of a group of processes: on how many there may be, and on what memory they have together.
+//! Limits of a user and of a group of processes: on how many there may be, and on what memory they have together; and of a
+//! process, on its address space.
 
 use crate::common::alone::{in_own_process, on_the_only_thread, test_path};
+use crate::common::census::Census;
 use crate::common::unsafely::become_nobody;
-use crate::common::{LIMIT, assert_serves, pool};
-use multiprocess::{Process, StartMethod};
+use crate::common::{LIMIT, LONG_LIMIT, assert_serves, pool};
+use multiprocess::{Array, Barrier, Event, Lock, Process, SharedSlice, StartMethod, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,5 +111,71 @@ fn a_worker_whose_group_has_no_memory_left_is_a_crash() {
             assert_serves(&pool);
         }
         pool.terminate().unwrap();
+    });
+}
+
+/// How much more address space each time there is.
+const MORE: u64 = 64 << 10;
+
+/// What is put into what holds bytes: too much for what is mapped already.
+const BYTES: usize = 1 << 20;
+
+fn mapped() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Does `operation` with no address space left, with a little more, and so on, until there is enough. Each time but the last
+/// ones it is an error, and afterwards, with enough, it is done, and nothing is left.
+fn in_little_address_space(name: &str, operation: impl Fn() -> Result<(), String>) {
+    operation().unwrap();
+    let before = Census::now();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let (mut refused, mut done) = (0, 0);
+    while done < 3 {
+        let room = MORE * (refused + done);
+        assert!(room < 1 << 30, "{name}: never enough");
+        setrlimit(Resource::RLIMIT_AS, mapped() + room, hard).unwrap();
+        let outcome = operation();
+        setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+        match outcome {
+            Ok(()) => done += 1,
+            Err(why) => {
+                assert!(why.contains("annot"), "{name}, with {room} bytes: {why}");
+                refused += 1;
+            }
+        }
+        operation().unwrap_or_else(|why| panic!("{name}, after {room} bytes: {why}"));
+        before.assert_nothing_added();
+    }
+    println!("{name}: refused={refused}");
+    assert!(refused > 0, "{name}: nothing was too little");
+}
+
+#[test]
+fn too_little_address_space_for_an_object_is_an_error() {
+    let test = test_path(
+        module_path!(),
+        "too_little_address_space_for_an_object_is_an_error",
+    );
+    in_own_process(&test, LONG_LIMIT, || {
+        // What the allocator has is enough for all that is no shared memory: without any, a program is ended, as by any `Box`.
+        let pieces: Vec<Vec<u8>> = (0..4000).map(|_| vec![1; 1 << 10]).collect();
+        let last = vec![1_u8; 1 << 10];
+        drop(pieces);
+        fn said(error: impl std::fmt::Display) -> String {
+            error.to_string()
+        }
+        in_little_address_space("lock", || Lock::new(7).map(drop).map_err(said));
+        in_little_address_space("event", || Event::new().map(drop).map_err(said));
+        in_little_address_space("barrier", || Barrier::new(2).map(drop).map_err(said));
+        in_little_address_space("value", || Value::new([7_u64; 8]).map(drop).map_err(said));
+        in_little_address_space("array", || Array::<u8>::new(BYTES).map(drop).map_err(said));
+        in_little_address_space("slice", || {
+            let slice = SharedSlice::from_fn(BYTES, |n| n as u8).map_err(said)?;
+            assert_eq!(slice[300], 44);
+            Ok(())
+        });
+        drop(last);
     });
 }

@@ -12,7 +12,6 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
 pub(crate) type Place = Arc<Word>;
 
@@ -62,12 +61,28 @@ pub(crate) fn me<R>(look: impl FnOnce(&mut Me) -> R) -> R {
     ME.with(|me| look(&mut me.borrow_mut()))
 }
 
-/// Runs a model in every order with at most so many preemptions (`LOOM_MAX_PREEMPTIONS`, or 2).
-pub(crate) fn explore(limit: Duration, model: impl Fn() + Send + Sync + 'static) {
+/// How far a model is explored: every order with at most so many preemptions, and no more orders than that. Both are counts,
+/// not times, so that a busy machine explores what an idle one does.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) preemptions: usize,
+    pub(crate) orders: usize,
+}
+
+/// Nearly all models are through with these, and so have passed for every order.
+pub(crate) const WHOLE: Bounds = Bounds {
+    preemptions: 2,
+    orders: 20_000,
+};
+
+/// Runs a model in every order within bounds (`LOOM_MAX_PREEMPTIONS` and `LOOM_MAX_PERMUTATIONS` go before them).
+pub(crate) fn explore(bounds: Bounds, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.preemption_bound = builder.preemption_bound.or(Some(bounds.preemptions));
+    builder.max_permutations = builder.max_permutations.or(Some(bounds.orders));
+    // This is how often loom looks at the bounds.
+    builder.checkpoint_interval = 1000;
     builder.max_branches = 50_000;
-    builder.max_duration = builder.max_duration.or(Some(limit));
     builder.check(move || {
         drop(TABLE.lock());
         me(|me| me.tid = 1);
@@ -77,12 +92,12 @@ pub(crate) fn explore(limit: Duration, model: impl Fn() + Send + Sync + 'static)
 
 /// Explores a model for each step at which a thread of it can die; the model is told the step.
 pub(crate) fn with_each_death(
-    limit: Duration,
+    bounds: Bounds,
     model: impl Fn(usize) + Send + Sync + Copy + 'static,
 ) {
     let deaths = (1..).take_while(|&at| {
         HAS_DIED.set(false);
-        explore(limit, move || model(at));
+        explore(bounds, move || model(at));
         HAS_DIED.get()
     });
     let deaths = deaths.count();

@@ -1,4 +1,4 @@
-//! The algorithms of `sync` and `sys::robust`, run by loom in every order that it finds. See docs/TESTING.md.
+//! The algorithms of `sync`, `sys::robust` and `shm::loan`, run by loom in every order that it finds. See docs/TESTING.md.
 //!
 //! The files themselves are compiled here once more, over words that loom knows; `kernel` plays the kernel's part: it
 //! lets threads sleep, wakes them, lets their time run out at any moment, and does what becomes of a dead thread's words.
@@ -25,3 +25,6 @@ mod sync;
 mod owned;
 mod unowned;
 mod crowds;
+#[path = "../../src/shm/loan.rs"]
+mod loan;
+mod loans;

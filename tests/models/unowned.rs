@@ -1,7 +1,7 @@
 //! Semaphores and events: what has no owner.
 
 use crate::deadline::Deadline;
-use crate::kernel::{explore, start, start_doomed, with_each_death};
+use crate::kernel::{WHOLE, explore, start, start_doomed, with_each_death};
 use crate::memory::Mapping;
 use crate::sync::event::Event;
 use crate::sync::permits::Permits;
@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-const LONG: Duration = Duration::from_secs(4);
-const EACH: Duration = Duration::from_millis(200);
 const SOME_TIME: Duration = Duration::from_secs(1);
 
 #[test]
 fn no_more_come_in_than_there_are_permits() {
-    explore(LONG, || {
+    explore(WHOLE, || {
         let permits = Permits::new(1).unwrap();
         let count = Arc::new(Mapping::new(8));
         let enter = move || {
@@ -33,7 +31,7 @@ fn no_more_come_in_than_there_are_permits() {
 
 #[test]
 fn one_that_gives_up_takes_no_permit_and_no_wake_up_with_it() {
-    explore(LONG, || {
+    explore(WHOLE, || {
         let permits = Permits::new(0).unwrap();
         let (patient, hasty) = (permits.clone(), permits.clone());
         let patient = start(2, move || patient.take(Deadline::NEVER));
@@ -49,7 +47,7 @@ fn one_that_gives_up_takes_no_permit_and_no_wake_up_with_it() {
 
 #[test]
 fn one_that_dies_as_it_takes_a_permit_keeps_nobody_waiting() {
-    with_each_death(EACH, |at| {
+    with_each_death(WHOLE, |at| {
         let permits = Permits::new(0).unwrap();
         let (patient, doomed) = (permits.clone(), permits.clone());
         let patient = start(2, move || patient.take(Deadline::NEVER));
@@ -63,7 +61,7 @@ fn one_that_dies_as_it_takes_a_permit_keeps_nobody_waiting() {
 
 #[test]
 fn one_that_dies_as_it_gives_a_permit_back_keeps_nobody_waiting() {
-    with_each_death(EACH, |at| {
+    with_each_death(WHOLE, |at| {
         let permits = Permits::new(0).unwrap();
         let (patient, doomed) = (permits.clone(), permits.clone());
         let patient = start(2, move || patient.take(Deadline::NEVER));
@@ -79,7 +77,7 @@ fn one_that_dies_as_it_gives_a_permit_back_keeps_nobody_waiting() {
 
 #[test]
 fn an_event_that_is_set_wakes_all_also_while_it_is_cleared() {
-    explore(LONG, || {
+    explore(WHOLE, || {
         let event = Event::new().unwrap();
         let (one, other) = (event.clone(), event.clone());
         let waiter = start(2, move || one.wait());
@@ -91,7 +89,7 @@ fn an_event_that_is_set_wakes_all_also_while_it_is_cleared() {
         }
         waiter.join().unwrap();
     });
-    explore(LONG, || {
+    explore(WHOLE, || {
         let event = Event::new().unwrap();
         let waiters = [2, 3].map(|tid| {
             let event = event.clone();
@@ -104,7 +102,7 @@ fn an_event_that_is_set_wakes_all_also_while_it_is_cleared() {
 
 #[test]
 fn one_that_dies_as_it_sets_an_event_keeps_nobody_waiting() {
-    with_each_death(EACH, |at| {
+    with_each_death(WHOLE, |at| {
         let event = Event::new().unwrap();
         let waiters = [2, 3].map(|tid| {
             let event = event.clone();

@@ -1,6 +1,6 @@
 //! Barriers: CPython's `_TestBarrier`, with as many parties as there.
 
-use crate::common::each_method;
+use crate::common::{census, each_method};
 use crate::{LONG, SHORT};
 use multiprocess::{Barrier, Closure, Process, Queue, StartMethod};
 
@@ -85,6 +85,28 @@ each_method!(timeout, |method| {
     barrier.reset();
     assert!(!barrier.is_broken());
     assert!(barrier.wait_timeout(SHORT).unwrap_err().is_timeout());
+});
+
+// CPython: _TestBarrier.test_reset
+each_method!(reset, |method| {
+    let party = Party::new(|(barrier, said): (Barrier, Queue<usize>)| {
+        if barrier.wait().unwrap().index() == PARTIES / 2 {
+            let all_wait = || barrier.waiting() == PARTIES - 1;
+            assert!(census::poll(LONG, all_wait, |all| *all));
+            barrier.reset();
+        } else {
+            let broken = barrier.wait_timeout(LONG).unwrap_err();
+            assert!(!broken.is_timeout() && !broken.is_death());
+            said.put(1).unwrap();
+        }
+        // It is whole again, for those whom it threw out as well.
+        barrier.wait_timeout(LONG).unwrap();
+        said.put(2).unwrap();
+    });
+    let barrier = barrier();
+    let expected = [[1; PARTIES - 1].as_slice(), &[2; PARTIES]].concat();
+    assert_eq!(in_step(method, &barrier, &party), expected);
+    assert!(!barrier.is_broken());
 });
 
 // CPython: _TestBarrier.test_single_thread

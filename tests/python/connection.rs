@@ -1,8 +1,10 @@
 //! Pipes: CPython's `_TestConnection`, `_TestPoll`, `_TestPicklingConnections`, `TestWait`.
 
+use crate::common::meet::{Gate, pass};
 use crate::common::{each_method, every_method};
 use crate::{LONG, SHORT};
 use multiprocess::{Pipe, Process, wait};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 // CPython: _TestConnection.test_connection
@@ -126,4 +128,36 @@ every_method!(waiting_for_many, |method| {
     assert!(wait(&[&here], Some(SHORT)).unwrap().is_empty());
     assert!(started.elapsed() >= SHORT);
     assert!(wait(&[&here], Some(Duration::ZERO)).unwrap().is_empty());
+});
+
+// CPython: TestWait.test_wait_slow: messages that come now and then, each from another process
+each_method!(waiting_for_slow_ones, |method| {
+    let (gate, mut pipes) = (Gate::new(), Vec::new());
+    for number in 0..4_u8 {
+        let (here, there) = Pipe::<u8>::pair().unwrap();
+        let sends = |(pipe, number, gate): (Pipe<u8>, u8, PathBuf)| {
+            pass(&gate);
+            pipe.send(number).unwrap();
+        };
+        let builder = Process::builder().start_method(method).daemon(true);
+        drop(builder.spawn((there, number, gate.path()), sends).unwrap());
+        pipes.push(here);
+    }
+    let mut heard = Vec::new();
+    while heard.len() < pipes.len() {
+        let sources: Vec<&dyn multiprocess::Waitable> =
+            pipes.iter().map(|pipe| pipe as _).collect();
+        // Nobody may send yet; ends that have sent and are gone are ready for good, and not asked again.
+        let waiting: Vec<_> = (0..pipes.len())
+            .filter(|place| !heard.contains(place))
+            .collect();
+        let left: Vec<_> = waiting.iter().map(|&place| sources[place]).collect();
+        assert!(wait(&left, Some(SHORT)).unwrap().is_empty());
+        gate.let_through(1);
+        let ready = wait(&left, Some(LONG)).unwrap();
+        assert_eq!(ready.len(), 1);
+        let place = waiting[ready[0]];
+        assert_eq!(usize::from(pipes[place].recv().unwrap()), place);
+        heard.push(place);
+    }
 });

@@ -1,5 +1,5 @@
 //! What CPython's own tests ask of `multiprocessing`, asked of this crate: behaviour by behaviour, in our own words, each
-//! with the name of its origin. What does not apply is listed in `docs/TESTING.md`.
+//! with the name of its origin. `README.md` has all of them, also those that do not apply.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,6 +9,8 @@ mod common;
 mod barrier;
 mod connection;
 mod executor;
+mod futures;
+mod origins;
 mod pool;
 mod process;
 mod queue;

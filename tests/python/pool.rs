@@ -228,13 +228,19 @@ each_method!(traceback, |method| {
     assert!(format!("{error}").contains("pool.rs"), "{error}");
 });
 
-// CPython: _TestPool.test_map_no_failfast: a map comes back when all items have ended, also where an early one has failed
+// CPython: _TestPool.test_map_no_failfast. There a map comes back when all items have ended, also where an early one has failed;
+// here at once, and what has begun runs to its end
 each_method!(map_no_failfast, |method| {
     let pool = pool(method, 2);
-    let mut ear = Ear::new();
-    let job = pool.with(ear.path());
-    let error = job.map([0, 1], |ear, n: i64| {
-        assert!(n != 0, "at once");
+    let (mut ear, gate) = (Ear::new(), Gate::new());
+    let job = pool.with((ear.path(), gate.path()));
+    let error = job.map([0, 1], |(ear, gate): &(PathBuf, PathBuf), n: i64| {
+        if n == 0 {
+            // What has not begun when an item fails does not begin then.
+            pass(gate);
+            panic!("at once");
+        }
+        say(gate, "");
         std::thread::sleep(SHORT);
         say(ear, "the other has ended");
     });
@@ -291,6 +297,14 @@ each_method_alone!(worker_lifetime_early_close, |method| {
     for (n, result) in (0..).zip(results) {
         assert_eq!(result.get().unwrap(), square(n));
     }
+});
+
+// CPython: _TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid: there a `ValueError`, here the least that makes sense
+each_method!(maxtasksperchild_of_none_is_one, |method| {
+    let builder = Pool::builder().workers(1).start_method(method);
+    let pool = builder.max_tasks_per_worker(0).build().unwrap();
+    let pids = pool.map(0..3, |_: u32| std::process::id()).unwrap();
+    assert!(pids[0] != pids[1] && pids[1] != pids[2]);
 });
 
 // CPython: TestPoolNotLeakOnFailure.test_release_unused_processes: the census finds no process of a pool that failed

@@ -211,6 +211,21 @@ every_method!(closed_queue_put_get_exceptions, |method| {
     assert!(queue.get_timeout(LONG).unwrap_err().is_closed());
 });
 
+// CPython: _TestQueue.test_closed_queue_empty_exceptions, TestSimpleQueue.test_empty_exceptions: there errors, here answers
+each_method!(a_closed_queue_may_be_asked, |method| {
+    let queue = Queue::bounded(2).unwrap();
+    queue.put(1_u8).unwrap();
+    queue.close();
+    let child = builder(method).spawn(queue.clone(), |queue: Queue<u8>| {
+        let before = (queue.len(), queue.is_empty(), queue.is_full());
+        assert_eq!(queue.get().unwrap(), 1);
+        before
+    });
+    assert_eq!(child.unwrap().join().unwrap(), (1, false, false));
+    let after = (queue.len(), queue.is_empty(), queue.is_full());
+    assert_eq!(after, (0, true, false));
+});
+
 // CPython: TestSimpleQueue.test_empty
 each_method!(empty, |method| {
     let queue = Queue::new().unwrap();

@@ -7,14 +7,27 @@ use crate::pool::dispatch::state::Dispatcher;
 const STUCK_NANOS: u64 = 1_000_000_000;
 
 impl Dispatcher {
-    /// Another item of a worker has become its first.
+    /// A worker that had nothing is sent an item, which it cannot have begun before now.
     pub(crate) fn start_clock(&mut self, index: usize) {
+        let limit = self.limit_of_first(index);
         let worker = &mut self.workers[index];
         worker.first_since = self.now;
-        worker.deadline = worker.pieces.front().and_then(|front| {
-            let limit = self.jobs.get(&front.job)?.terms.limit_nanos?;
-            Some(self.now.saturating_add(limit))
-        });
+        worker.deadline = limit.map(|limit| self.now.saturating_add(limit));
+    }
+
+    /// The item before has its outcome, and the next one has become a worker's first: it may have begun long ago, if nobody
+    /// has looked meanwhile. So it is looked at once.
+    pub(crate) fn go_on_clock(&mut self, index: usize) {
+        let limit = self.limit_of_first(index);
+        let worker = &mut self.workers[index];
+        worker.first_since = self.now;
+        worker.deadline = limit.map(|_| self.now);
+    }
+
+    /// The time limit of a worker's first item, if it has one.
+    fn limit_of_first(&self, index: usize) -> Option<u64> {
+        let front = self.workers[index].pieces.front()?;
+        self.jobs.get(&front.job)?.terms.limit_nanos
     }
 
     /// The next moment at which an item may be overdue.
@@ -47,8 +60,9 @@ impl Dispatcher {
                 worker.deadline = None;
                 continue;
             };
-            // What is written there is not believed beyond reason: it began after it became first, and not in the future.
-            match began(index).map(|began| began.clamp(worker.first_since, now)) {
+            // It began after the item before had ended, of which we may have heard later. A worker that writes what is not so
+            // harms the item that it has.
+            match began(index).map(|began| began.min(now)) {
                 Some(began) if began.saturating_add(limit) <= now => {
                     worker.deadline = None;
                     return Some((index, Overdue::Item));

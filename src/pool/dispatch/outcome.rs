@@ -20,7 +20,7 @@ impl Dispatcher {
             self.workers[worker].forget_work(done.nanos);
         }
         if self.limited > 0 {
-            self.start_clock(worker);
+            self.go_on_clock(worker);
         }
         if let Some(job) = self.jobs.get_mut(&done.job) {
             for item in done.item..done.item + done.count {

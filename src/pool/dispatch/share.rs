@@ -1,14 +1,31 @@
 //! Who gets what next: pieces for workers that have little left, and half of what one has not begun for one that idles.
 
 use crate::pool::dispatch::piece::{Action, Piece, UNKNOWN_NANOS, piece_items};
-use crate::pool::dispatch::state::{Dispatcher, Worker};
+use crate::pool::dispatch::state::{Dispatcher, Job, Worker};
 
 /// A worker that has less work than this is sent another piece, however many it has.
 const BACKLOG_NANOS: f64 = 200_000.0;
+/// The same, where the caller is not to be woken more often than it has to.
+const FAR_BACKLOG_NANOS: f64 = 8_000_000.0;
+/// The most bytes of items, or of their results, that a worker is sent work with for that alone: they fit in its rings.
+const FAR_BACKLOG_BYTES: f64 = 512.0 * 1024.0;
+/// Less work than this is not left unheard of for longer than half of it, though there is nothing more to send: what came
+/// of it is taken in meanwhile.
+const WORTH_LEAVING_NANOS: f64 = 1_000_000.0;
 /// The most pieces that are with one worker.
 const PIECES_MAX: usize = 256;
+/// Who has two pieces already is not sent less work than this, where what is left of a job is shared out: each piece is a
+/// message.
+const SHARE_NANOS: f64 = 5_000.0;
 /// A backlog that is shorter is not worth taking over.
 const WORTH_TAKING_NANOS: f64 = 30_000.0;
+
+impl Job {
+    /// How many of its items, or their results, fit in a worker's rings.
+    fn far_items(&self) -> usize {
+        (FAR_BACKLOG_BYTES / self.bytes_per_item) as usize
+    }
+}
 
 impl Dispatcher {
     /// Sends ready items to workers that have little left, and has idle workers take over from busy ones.
@@ -23,31 +40,81 @@ impl Dispatcher {
             let done = (0..self.workers.len()).filter(|&index| is_done(&self.workers[index]));
             actions.extend(done.map(|worker| Action::Retire { worker }));
         }
-        // First everyone gets one piece, then those whose pieces are short get more.
-        for pieces_max in [1, 2, PIECES_MAX] {
+        if self.jobs.len() > 1 && !self.ready.is_empty() {
+            self.make_room(actions);
+        }
+        // First everyone gets one piece, then another one. Those whose pieces are short get more, and one after the other: where
+        // the caller has no processor to spare, it is better off with fewer workers that are busy.
+        for (pieces_max, least_nanos) in [(1, 0.0), (2, 0.0), (PIECES_MAX, SHARE_NANOS)] {
             for index in 0..self.workers.len() {
                 while self.wants(index, pieces_max) {
-                    let items_max = self.workers[index].may_take.unwrap_or(usize::MAX);
-                    let Some(piece) = self.next_piece(items_max) else {
+                    if !self.give(index, least_nanos, actions) {
                         if pieces_max == 1 {
                             self.take_over(actions);
                         }
                         return;
-                    };
-                    let worker = &mut self.workers[index];
-                    worker.pieces.push_back(piece);
-                    worker.backlog_nanos += piece.nanos;
-                    worker.may_take = worker.may_take.map(|items| items - piece.count);
-                    if self.limited > 0 && self.workers[index].pieces.len() == 1 {
-                        self.start_clock(index);
                     }
-                    actions.push(Action::Send {
-                        worker: index,
-                        piece,
-                    });
                 }
             }
         }
+        while let Some(index) = self.next_for_more() {
+            if !self.give(index, SHARE_NANOS, actions) {
+                return;
+            }
+        }
+    }
+
+    /// The worker that has least, if it is to have more than it needs, so that the caller is woken less often: where there
+    /// is one job, no other one came meanwhile, and its caller waits for all outcomes.
+    fn next_for_more(&self) -> Option<usize> {
+        let (_, job) = self.jobs.first_key_value()?;
+        if !job.is_alone || !job.terms.is_collected || job.ready.is_empty() {
+            return None;
+        }
+        let items_max = job.far_items();
+        let may_have_more = |&index: &usize| {
+            let worker = &self.workers[index];
+            self.may_take(index)
+                && worker.pieces.len() < PIECES_MAX
+                && worker.backlog_nanos < FAR_BACKLOG_NANOS
+                && self.items_with(index) < items_max
+        };
+        let backlog = |index: &usize| self.workers[*index].backlog_nanos;
+        (0..self.workers.len())
+            .filter(may_have_more)
+            .min_by(|one, other| backlog(one).total_cmp(&backlog(other)))
+    }
+
+    /// Has workers that hold more than they need give it up: another job has come, whose items are not to wait behind that.
+    fn make_room(&self, actions: &mut Vec<Action>) {
+        let has_more = |worker: &Worker| {
+            let last = worker.pieces.back().filter(|_| worker.pieces.len() > 2);
+            worker.skips == 0
+                && last.is_some_and(|last| worker.backlog_nanos - last.nanos >= BACKLOG_NANOS)
+        };
+        let far = (0..self.workers.len()).filter(|&index| has_more(&self.workers[index]));
+        actions.extend(far.map(|worker| Action::Revoke { worker, all: true }));
+    }
+
+    /// Sends a worker the next piece; returns whether there was one. What is left of a job is not shared out in pieces of
+    /// less work than `least_nanos`.
+    fn give(&mut self, index: usize, least_nanos: f64, actions: &mut Vec<Action>) -> bool {
+        let items_max = self.workers[index].may_take.unwrap_or(usize::MAX);
+        let Some(piece) = self.next_piece(items_max, least_nanos) else {
+            return false;
+        };
+        let worker = &mut self.workers[index];
+        worker.pieces.push_back(piece);
+        worker.backlog_nanos += piece.nanos;
+        worker.may_take = worker.may_take.map(|items| items - piece.count);
+        if self.limited > 0 && self.workers[index].pieces.len() == 1 {
+            self.start_clock(index);
+        }
+        actions.push(Action::Send {
+            worker: index,
+            piece,
+        });
+        true
     }
 
     /// Whether a worker has nothing, could be given something, and there was nothing to give.
@@ -55,17 +122,25 @@ impl Dispatcher {
         (0..self.workers.len()).any(|index| self.wants(index, 1))
     }
 
+    /// Whether a worker could be given something and has one piece at most: it may have done that before anybody hears of it.
+    pub(crate) fn lacks_pieces(&self) -> bool {
+        (0..self.workers.len()).any(|index| self.wants(index, 2))
+    }
+
     fn wants(&self, index: usize, pieces_max: usize) -> bool {
         let worker = &self.workers[index];
-        worker.is_up
-            && worker.skips == 0
-            && worker.may_take != Some(0)
+        self.may_take(index)
             && worker.pieces.len() < pieces_max
             && (worker.pieces.len() < 2 || worker.backlog_nanos < BACKLOG_NANOS)
     }
 
+    fn may_take(&self, index: usize) -> bool {
+        let worker = &self.workers[index];
+        worker.is_up && worker.skips == 0 && worker.may_take != Some(0)
+    }
+
     /// The next piece of the job whose turn it is, of at most so many items.
-    fn next_piece(&mut self, items_max: usize) -> Option<Piece> {
+    fn next_piece(&mut self, items_max: usize, least_nanos: f64) -> Option<Piece> {
         let after = self.ready.range(self.served + 1..).next();
         let id = *after.or_else(|| self.ready.first())?;
         self.served = id;
@@ -85,7 +160,8 @@ impl Dispatcher {
             .unwrap_or_else(|| piece_items(job.nanos_per_item));
         if is_shared_out {
             // Towards the end, what is left is shared out.
-            count = count.min(ready.div_ceil(workers));
+            let least = (least_nanos / nanos_per_item.max(0.1)) as usize;
+            count = count.min(ready.div_ceil(workers).max(least));
         }
         let mut piece = front.split_front(count.clamp(1, front.count).min(items_max));
         piece.nanos = nanos_per_item * piece.count as f64;
@@ -112,6 +188,28 @@ impl Dispatcher {
             .max_by(|(_, one), (_, other)| one.backlog_nanos.total_cmp(&other.backlog_nanos));
         if let Some((worker, _)) = most {
             actions.push(Action::Revoke { worker, all: false });
+        }
+    }
+
+    /// How many of a worker's next outcomes nobody has to be woken for, if all that it holds is collected: half of what it
+    /// holds, so that it is sent more in time; most of it, if there is nothing more to send.
+    pub(crate) fn unhurried_items(&self, index: usize) -> usize {
+        let worker = &self.workers[index];
+        let mut is_last = self.ready.is_empty() && worker.backlog_nanos >= WORTH_LEAVING_NANOS;
+        let held = self.items_with(index);
+        for piece in &worker.pieces {
+            let Some(job) = self.jobs.get(&piece.job) else {
+                continue;
+            };
+            if !job.terms.is_collected {
+                return 0;
+            }
+            is_last &= job.is_complete && held <= job.far_items();
+        }
+        if is_last {
+            held - held.div_ceil(8)
+        } else {
+            held / 2
         }
     }
 }

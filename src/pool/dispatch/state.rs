@@ -34,8 +34,12 @@ pub(crate) struct Job {
     pub(crate) ready: VecDeque<Piece>,
     pub(crate) terms: Terms,
     pub(crate) nanos_per_item: Option<f64>,
+    /// What an item or its result has of bytes, rather more than less.
+    pub(crate) bytes_per_item: f64,
     /// Whether all its items have been submitted.
     pub(crate) is_complete: bool,
+    /// Whether no other job has been open since it was opened.
+    pub(crate) is_alone: bool,
     /// Items that nobody wants any more and that are with a worker.
     pub(crate) cancelled: BTreeSet<usize>,
 }
@@ -116,12 +120,16 @@ impl Dispatcher {
         self.next_job += 1;
         self.limited += usize::from(terms.limit_nanos.is_some());
         let known = self.known_nanos.get(&terms.function);
+        let is_alone = self.jobs.is_empty();
+        self.jobs.values_mut().for_each(|job| job.is_alone = false);
         let job = Job {
             ready: VecDeque::new(),
             // Doubled: too small a piece costs little, too large a one may wait for a slow item.
             nanos_per_item: known.map(|nanos| 2.0 * nanos),
             terms,
+            bytes_per_item: 1.0,
             is_complete: false,
+            is_alone,
             cancelled: BTreeSet::new(),
         };
         self.jobs.insert(id, job);
@@ -142,6 +150,16 @@ impl Dispatcher {
                 nanos: 0.0,
             });
             self.ready.insert(job);
+        }
+    }
+
+    /// Tells what so many of a job's items, or of their results, have of bytes.
+    pub(crate) fn weigh(&mut self, job: JobId, count: usize, bytes: u64) {
+        if let Some(open) = self.jobs.get_mut(&job) {
+            let sample = bytes as f64 / count.max(1) as f64;
+            // Large ones count at once; small ones are believed little by little.
+            let learned = open.bytes_per_item * 0.875 + sample * 0.125;
+            open.bytes_per_item = sample.max(learned);
         }
     }
 
@@ -265,6 +283,11 @@ impl Dispatcher {
             .count()
     }
 
+    /// The piece that a worker's next outcomes are of.
+    pub(crate) fn front(&self, worker: usize) -> Option<&Piece> {
+        self.workers[worker].pieces.front()
+    }
+
     /// Items that are with a worker and have no outcome yet.
     pub(crate) fn items_with(&self, worker: usize) -> usize {
         self.workers[worker]
@@ -277,20 +300,5 @@ impl Dispatcher {
     /// Items that were taken back from a worker and that it has not passed over yet.
     pub(crate) fn skips(&self, worker: usize) -> usize {
         self.workers[worker].skips
-    }
-
-    /// How many of a worker's next outcomes nobody has to be woken for: half of what it holds, if these are collected.
-    pub(crate) fn unhurried_items(&self, worker: usize) -> usize {
-        let pieces = &self.workers[worker].pieces;
-        let is_collected = |piece: &Piece| {
-            self.jobs
-                .get(&piece.job)
-                .is_none_or(|job| job.terms.is_collected)
-        };
-        if pieces.iter().all(is_collected) {
-            self.items_with(worker) / 2
-        } else {
-            0
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
-use super::{Dispatcher, Terms};
+use super::{Action, Dispatcher, Overdue, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
@@ -94,6 +94,44 @@ fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
 }
 
 #[test]
+fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    dispatcher.tick(1000);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        limit_nanos: Some(100),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 0, 0, 3);
+    dispatcher.feed(&mut Vec::new());
+    assert_eq!(dispatcher.next_deadline(), Some(1100));
+    // The first item ends and the second begins at 1050, which is heard of when the first one's time would be up.
+    dispatcher.tick(1100);
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    assert_eq!(dispatcher.overdue(|_| Some(1050)), None);
+    assert_eq!(dispatcher.next_deadline(), Some(1150));
+    dispatcher.tick(1149);
+    assert_eq!(dispatcher.overdue(|_| Some(1050)), None);
+    dispatcher.tick(1150);
+    assert_eq!(dispatcher.overdue(|_| Some(1050)), Some((0, Overdue::Item)));
+    // What is heard of too late for both: the second one's time is up at once.
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    dispatcher.tick(1000);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        limit_nanos: Some(100),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 0, 0, 3);
+    dispatcher.feed(&mut Vec::new());
+    dispatcher.tick(1200);
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    assert_eq!(dispatcher.overdue(|_| Some(1050)), Some((0, Overdue::Item)));
+}
+
+#[test]
 fn a_worker_lacks_items_only_while_it_would_be_given_some() {
     let mut dispatcher = Dispatcher::new(2);
     assert!(!dispatcher.lacks_items(), "none is there");
@@ -129,4 +167,144 @@ fn what_is_pulled_ahead_is_bounded_however_little_an_item_takes() {
     }
     let enough = dispatcher.enough_items(job);
     assert!(enough > 100_000 && enough <= 1_000_000, "{enough} items");
+}
+
+#[test]
+fn what_is_left_of_short_items_is_few_pieces() {
+    let mut dispatcher = Dispatcher::new(2);
+    (0..2).for_each(|worker| dispatcher.up(worker));
+    let job = dispatcher.open(Terms {
+        function: 1,
+        ..Terms::default()
+    });
+    let mut actions = Vec::new();
+    let mut submit = |dispatcher: &mut Dispatcher, item, count| {
+        dispatcher.complete(job, false);
+        dispatcher.submit(job, item as u64, item, count);
+        dispatcher.complete(job, true);
+        dispatcher.feed(&mut actions);
+        std::mem::take(&mut actions)
+    };
+    // An item takes 50 ns, and both workers have two pieces.
+    submit(&mut dispatcher, 0, 1);
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    for item in 1..5 {
+        assert_eq!(submit(&mut dispatcher, item, 1).len(), 1);
+    }
+    assert!(!dispatcher.lacks_pieces());
+    let (mut sent, mut messages, mut item) = (0, 0, 5);
+    for count in [10, 10, 30, 100, 300, 1000, 1000] {
+        for action in submit(&mut dispatcher, item, count) {
+            let Action::Send { piece, .. } = action else {
+                panic!("{action:?}");
+            };
+            sent += piece.count;
+            messages += 1;
+        }
+        item += count;
+    }
+    assert_eq!(sent, 2450);
+    assert!(messages <= 30, "{messages} messages");
+}
+
+/// Two workers and a job whose items take 0.1 ms and have so many bytes, fed until no more is wanted.
+fn fed(terms: Terms, bytes: u64) -> Dispatcher {
+    let mut dispatcher = Dispatcher::new(2);
+    (0..2).for_each(|worker| dispatcher.up(worker));
+    let job = dispatcher.open(terms);
+    let mut item = 0;
+    let mut submit = |dispatcher: &mut Dispatcher| {
+        dispatcher.feed(&mut Vec::new());
+        while let Some(count) = dispatcher.demand(job) {
+            dispatcher.weigh(job, count, count as u64 * bytes);
+            dispatcher.submit(job, item as u64, item, count);
+            dispatcher.feed(&mut Vec::new());
+            item += count;
+        }
+    };
+    submit(&mut dispatcher);
+    // What was sent before anything was known, two items for each.
+    for worker in [0, 1, 0, 1] {
+        assert!(dispatcher.finished(worker, 1, 100_000).is_some());
+    }
+    submit(&mut dispatcher);
+    dispatcher
+}
+
+#[test]
+fn a_caller_that_waits_for_all_outcomes_is_left_alone_for_milliseconds() {
+    let collected = Terms {
+        is_collected: true,
+        ..Terms::default()
+    };
+    let held = |dispatcher: &Dispatcher| [0, 1].map(|worker| dispatcher.items_with(worker));
+    let dispatcher = fed(collected, 8);
+    for worker in 0..2 {
+        let items = dispatcher.items_with(worker);
+        assert!((60..100).contains(&items), "worker {worker} has {items}");
+        assert_eq!(dispatcher.unhurried_items(worker), items / 2);
+    }
+    // Not where each outcome is awaited, nor where the items fill the rings.
+    let few = held(&fed(Terms::default(), 8));
+    assert!(few.iter().all(|&items| items <= 20), "{few:?}");
+    let large = held(&fed(collected, 50_000));
+    assert!(large.iter().all(|&items| items <= 20), "{large:?}");
+}
+
+#[test]
+fn who_waits_for_all_outcomes_is_not_woken_half_way_when_there_is_nothing_more_to_send() {
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    let job = dispatcher.open(Terms {
+        is_collected: true,
+        ..Terms::default()
+    });
+    for item in 0..2 {
+        dispatcher.submit(job, item as u64, item, 1);
+    }
+    dispatcher.feed(&mut Vec::new());
+    assert!(dispatcher.finished(0, 2, 1).is_none(), "two pieces");
+    assert!(dispatcher.finished(0, 1, 100_000).is_some());
+    assert!(dispatcher.finished(0, 1, 100_000).is_some());
+    dispatcher.submit(job, 2, 2, 40);
+    dispatcher.feed(&mut Vec::new());
+    assert_eq!(dispatcher.items_with(0), 40);
+    assert_eq!(dispatcher.unhurried_items(0), 20);
+    dispatcher.complete(job, true);
+    assert_eq!(dispatcher.unhurried_items(0), 35);
+    // What came of large ones is taken in meanwhile.
+    dispatcher.weigh(job, 1, 100_000);
+    assert_eq!(dispatcher.unhurried_items(0), 20);
+}
+
+#[test]
+fn another_job_does_not_wait_behind_what_a_worker_was_given_ahead() {
+    let mut dispatcher = fed(
+        Terms {
+            is_collected: true,
+            ..Terms::default()
+        },
+        8,
+    );
+    let held = dispatcher.items_with(0);
+    let other = dispatcher.open(Terms::default());
+    dispatcher.submit(other, 0, 0, 1);
+    let mut actions = Vec::new();
+    dispatcher.feed(&mut actions);
+    let all_of = |worker| Action::Revoke { worker, all: true };
+    assert_eq!(actions, [all_of(0), all_of(1)]);
+    // The worker is at its first item, ends it and passes over the rest.
+    dispatcher.revoked(0, held - 1);
+    assert!(dispatcher.finished(0, 1, 100_000).is_some());
+    assert!(dispatcher.skipped(0, held - 1));
+    actions.clear();
+    dispatcher.feed(&mut actions);
+    let is_others =
+        |action: &Action| matches!(action, Action::Send { piece, .. } if piece.job == other);
+    assert!(actions.iter().take(2).any(is_others), "{actions:?}");
+    assert!(dispatcher.items_with(0) <= 21);
+    // The other one is gone, but may come again.
+    dispatcher.close(other, &mut Vec::new());
+    dispatcher.feed(&mut Vec::new());
+    assert!(dispatcher.items_with(0) <= 21);
 }

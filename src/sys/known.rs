@@ -19,25 +19,34 @@ impl<T> Known<T> {
         }
     }
 
+    /// What is mapped of this file, if it is.
+    pub(crate) fn find(&self, file: Identity) -> Option<Arc<T>> {
+        self.by_file.lock().get(&file).and_then(Weak::upgrade)
+    }
+
     /// What is mapped of this file, or else what `map` makes of it.
     pub(crate) fn find_or(
         &self,
         file: Identity,
         map: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<Arc<T>> {
-        let known = self.by_file.lock().get(&file).and_then(Weak::upgrade);
-        if let Some(known) = known {
-            return Ok(known);
+        match self.find(file) {
+            Some(known) => Ok(known),
+            None => Ok(self.enter(file, Arc::new(map()?), |_| ())),
         }
-        let fresh = Arc::new(map()?);
+    }
+
+    /// Makes this known, after `prepare`; or else finds what another thread was quicker with.
+    pub(crate) fn enter(&self, file: Identity, fresh: Arc<T>, prepare: impl FnOnce(&T)) -> Arc<T> {
+        // What is not needed goes after the lock: its end takes that.
         let mut by_file = self.by_file.lock();
-        // Another thread may have been quicker. Ours goes then, and not under the lock: its end takes it.
-        let quicker = by_file.get(&file).and_then(Weak::upgrade);
-        if quicker.is_none() {
-            by_file.insert(file, Arc::downgrade(&fresh));
+        if let Some(quicker) = by_file.get(&file).and_then(Weak::upgrade) {
+            return quicker;
         }
+        prepare(&fresh);
+        by_file.insert(file, Arc::downgrade(&fresh));
         drop(by_file);
-        Ok(quicker.unwrap_or(fresh))
+        fresh
     }
 
     /// To be called by what is mapped, at its end.
