@@ -15,6 +15,9 @@ use multiprocess::{Array, Event, Pool, Semaphore, SharedSlice, Value};
 
 use baseline::passing::{PassingPeer, memory_file};
 
+/// So many slices that a worker to which they go in turn has none of them from the time before.
+const MANY: usize = 16;
+
 /// 8 MiB of them.
 const NUMBERS: usize = 1 << 20;
 const BYTES: usize = NUMBERS * 8;
@@ -29,13 +32,18 @@ fn main() {
     criterion.final_summary();
 }
 
-/// "again" is a hand-over to a process that holds the slice already. What is the pool's own share is "nothing".
+/// "again" is a hand-over to a process that had the slice for the call before. What is the pool's own share is "nothing".
 fn hand_over(criterion: &mut Criterion) {
     let mut peer = PassingPeer::fork();
     let numbers: Vec<u64> = (0..NUMBERS as u64).collect();
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
     let file = memory_file(&bytes);
-    let slice = SharedSlice::from_slice(&numbers).unwrap();
+    let slices: Vec<_> = (0..MANY)
+        .map(|_| SharedSlice::from_slice(&numbers).unwrap())
+        .collect();
+    let slice = &slices[0];
+    let mut turns = slices.iter().cycle();
+    let mut next = || turns.next().unwrap().clone();
     let pool = Pool::builder().workers(1).build().unwrap();
     let sum: u64 = numbers.iter().sum();
     assert_eq!(pool.apply(slice.clone(), sum_of).unwrap(), sum);
@@ -46,18 +54,17 @@ fn hand_over(criterion: &mut Criterion) {
         b.iter(|| pool.apply(black_box(7_u64), |n| n).unwrap());
     });
     group.bench_function("handed_over", |b| {
-        b.iter(|| pool.apply(slice.clone(), |slice| slice.len()).unwrap());
+        b.iter(|| pool.apply(next(), |slice| slice.len()).unwrap());
     });
     group.bench_function("descriptor_passed", |b| {
         b.iter(|| peer.pass(file.as_fd(), BYTES, 0));
     });
     group.bench_function("read_through", |b| {
-        b.iter(|| pool.apply(slice.clone(), sum_of).unwrap());
+        b.iter(|| pool.apply(next(), sum_of).unwrap());
     });
     group.bench_function("descriptor_read_through", |b| {
         b.iter(|| peer.pass(file.as_fd(), BYTES, BYTES));
     });
-    pool.apply(slice.clone(), std::mem::forget).unwrap();
     group.bench_function("handed_over_again", |b| {
         b.iter(|| pool.apply(slice.clone(), |slice| slice.len()).unwrap());
     });

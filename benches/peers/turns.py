@@ -97,9 +97,9 @@ class Peer:
         self.log.close()
 
 
-def once(target, job, count):
-    """One measurement of the bare machine."""
-    peer = Peer(target, "limit", job)
+def once(target, job, count, name="limit"):
+    """One measurement of the bare machine, or by one peer."""
+    peer = Peer(target, name, job)
     try:
         return peer.measure(count)
     finally:

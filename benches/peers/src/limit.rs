@@ -24,7 +24,7 @@ pub(crate) fn measure(job: &str) -> Option<Measure> {
         "apply_idle" => woken_up(),
         "pipe_rtt_one" => futex("pipe_rtt"),
         "map_8mib" => copied_once(),
-        "first_pool" | "spawn_exec" => told(ourselves::exec_and_wait),
+        "first_pool" | "later_pool" | "spawn_exec" => told(ourselves::exec_and_wait),
         "spawn" | "crash" => each(fork_and_wait),
         "crash_replaced" => each(|| {
             fork_and_wait();

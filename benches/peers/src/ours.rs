@@ -53,9 +53,9 @@ pub(crate) fn measure(job: &str) -> Option<Measure> {
         "lock" => lock(),
         "lock_two" => lock_two(),
         "barrier" => barrier(),
-        "slice_over" => slice(|slice| slice.len() as u64, false),
-        "slice_read" => slice(|slice| slice.iter().sum(), false),
-        "slice_again" => slice(|slice| slice.len() as u64, true),
+        "slice_over" => slice(|slice| slice.len() as u64, MANY),
+        "slice_read" => slice(|slice| slice.iter().sum(), 1),
+        "slice_again" => slice(|slice| slice.len() as u64, 1),
         _ => None,
     }
 }
@@ -425,17 +425,22 @@ fn slower_of_two<S: Portable + Clone>(
     elapsed[0].max(elapsed[1])
 }
 
-/// 8 MiB in a slice, to a worker that has it already or not.
-fn slice(use_it: fn(SharedSlice<u64>) -> u64, again: bool) -> Option<Measure> {
+/// So many slices that a worker to which they go in turn has none of them from the time before.
+const MANY: usize = 16;
+
+/// 8 MiB in one of so many slices: a worker that gets the same one each time has it already.
+fn slice(use_it: fn(SharedSlice<u64>) -> u64, slices: usize) -> Option<Measure> {
     let numbers: Vec<u64> = (0..NUMBERS).collect();
-    let slice = SharedSlice::from_slice(&numbers).unwrap();
+    let slices: Vec<_> = (0..slices)
+        .map(|_| SharedSlice::from_slice(&numbers).unwrap())
+        .collect();
     let pool = Pool::builder().workers(1).build().unwrap();
-    let expected = use_it(slice.clone());
-    if again {
-        pool.apply(slice.clone(), std::mem::forget).unwrap();
-    }
+    let expected = use_it(slices[0].clone());
     let reads_all = expected != NUMBERS;
+    let mut turn = 0;
     each(move || {
+        turn = (turn + 1) % slices.len();
+        let slice = &slices[turn];
         let got = if reads_all {
             pool.apply(slice.clone(), |slice| slice.iter().sum::<u64>())
         } else {
