@@ -275,11 +275,10 @@ impl Dispatcher {
         !worker.pieces.is_empty() || worker.skips > 0
     }
 
-    /// How many workers have items.
+    /// How many workers have items, or taken-back ones to pass over: for either they need a processor.
     pub(crate) fn busy_workers(&self) -> usize {
-        self.workers
-            .iter()
-            .filter(|worker| !worker.pieces.is_empty())
+        (0..self.workers.len())
+            .filter(|&index| self.is_busy(index))
             .count()
     }
 

@@ -148,7 +148,13 @@ fn a_worker_lacks_items_only_while_it_would_be_given_some() {
         Some(1)
     );
     assert!(!dispatcher.lacks_items());
+    assert_eq!(
+        dispatcher.busy_workers(),
+        1,
+        "passing over takes a processor too"
+    );
     assert!(dispatcher.skipped(0, 1));
+    assert_eq!(dispatcher.busy_workers(), 0);
     dispatcher.close(job, &mut Vec::new());
     assert!(dispatcher.lacks_items());
 }
