@@ -2,8 +2,10 @@
 
 use crate::pipe::failure::Failure;
 use crate::pipe::frame::{Head, Opening, Part};
+use crate::pipe::pace::Pace;
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, Incoming, Lane, Lanes};
+use crate::sys::limits;
 use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ pub(crate) struct Receiving {
     memory: Arc<SharedFd>,
     lane: Lane,
     ring: Incoming,
+    pace: Pace,
     pub(crate) peer: Peer,
     /// A message of several frames, as far as it has come.
     long: Option<Long>,
@@ -73,6 +76,7 @@ impl Receiving {
         Ok(Receiving {
             memory: parts.memory,
             lane: parts.lane,
+            pace: Pace::new(ring.capacity()),
             ring,
             peer: Peer::new(parts.socket, parts.event, sleeper),
             long: parts.long,
@@ -92,6 +96,15 @@ impl Receiving {
             sleep: self.peer.sleeper.number(),
             long: self.long.clone(),
         }
+    }
+
+    /// Whether the sender is to have a head start before it is looked whether there is more.
+    #[inline]
+    pub(crate) fn wants_head_start(&mut self) -> bool {
+        self.ring.available() == 0
+            && self.pace.has_run_out()
+            && limits::processors() > 1
+            && !self.ring.shares_processor()
     }
 
     /// Whether there is something in the ring, or what is there is corrupt, which [`front`](Receiving::front) then tells.
@@ -199,6 +212,7 @@ impl Receiving {
             head.discard(&mut self.ring);
         }
         step!("pipe::recv::copied");
+        self.pace.note_taken(head.length);
         self.release();
         reserved.map_err(|_| Failure::NoMemory(head.length as u64))
     }
@@ -218,6 +232,7 @@ impl Receiving {
             self.set_letter(head.opening);
             head.take_into(&mut self.ring, buffer);
             step!("pipe::recv::copied_into");
+            self.pace.note_taken(length);
             self.release();
         } else {
             let bytes = self.take_long()?;

@@ -13,6 +13,7 @@ use crate::deadline::Deadline;
 use crate::pipe::failure::Failure;
 use crate::pipe::incoming::{Front, Receiving};
 use crate::pipe::limit::Limit;
+use crate::pipe::pace;
 use crate::pipe::watch::Watched;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Spin};
 use crate::sys::poll;
@@ -67,7 +68,7 @@ impl Inlet {
         limit: Limit,
         mut act: impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
     ) -> Result<(R, Vec<Arc<SharedFd>>), Failure> {
-        let result = match self.receive_at_once(&mut act) {
+        let result = match self.receive_at_once(limit, &mut act) {
             Err(Failure::NotNow) => {
                 let result = self.receive_in_turn(limit, &mut act);
                 // After the turn is over, and before `watch` is looked at. Pairs with the fence in `settle`.
@@ -85,9 +86,15 @@ impl Inlet {
     #[inline]
     fn receive_at_once<R>(
         &self,
+        limit: Limit,
         act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let mut state = self.state.lock();
+        if here(&mut state)?.wants_head_start() && limit.deadline().is_some() {
+            drop(state);
+            pace::give_head_start();
+            state = self.state.lock();
+        }
         let receiving = here(&mut state)?;
         let front = receiving.front()?;
         if matches!(front, Front::Nothing) || receiving.has_descriptors(front) {

@@ -8,6 +8,7 @@ mod limit;
 mod failure;
 mod peer;
 mod frame;
+mod pace;
 mod outlet;
 mod incoming;
 mod watch;

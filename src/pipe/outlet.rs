@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::pipe::failure::Failure;
 use crate::pipe::frame::{Head, Opening, Part, piece, whole_max};
 use crate::pipe::limit::Limit;
+use crate::pipe::pace;
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, LONGEST_OF_SERVER, Lane, Lanes, Outgoing, Spin};
 use crate::sys::poll;
@@ -80,6 +81,7 @@ impl Outlet {
     /// Sends a message. It is there to be received when this returns.
     #[inline]
     pub(crate) fn send(&self, message: Outbound<'_>, limit: Limit) -> Result<(), Failure> {
+        pace::note_sent();
         if message.descriptors.is_empty() {
             let mut state = self.state.lock();
             let sending = here(&mut state)?;

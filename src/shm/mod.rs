@@ -12,4 +12,4 @@ pub(crate) use arena::Slot;
 pub(crate) use duplex::Duplex;
 pub(crate) use lane::{Lane, Lanes};
 pub(crate) use ring::{Corrupt, Incoming, Note, Outgoing, Sleeper};
-pub(crate) use spin::{LONGEST_OF_CLIENT, LONGEST_OF_SERVER, Spin};
+pub(crate) use spin::{LONGEST_OF_CLIENT, LONGEST_OF_SERVER, Spin, note_wake};

@@ -328,6 +328,11 @@ impl Incoming {
         Ok((tail - self.head) as usize)
     }
 
+    /// How many bytes fit.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
     /// Bytes that could be taken when the other's words were last looked at.
     #[inline]
     pub(crate) fn available(&self) -> usize {

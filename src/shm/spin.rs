@@ -1,7 +1,10 @@
 //! Spinning before sleeping, as long as it pays.
 
+use crate::sys::clock;
+use crate::sys::identity;
 use crate::sys::limits;
 use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest spin of who serves. Waking a halted processor costs 20 to 50 microseconds, so that a wait this long costs no
@@ -24,6 +27,8 @@ pub(crate) struct Spin {
     longest: Duration,
     allowed: Duration,
     waits_since_probe: u32,
+    /// Whether who woke this one last did so on the same processor: while one spins there, the other could not go on.
+    shares_processor: bool,
 }
 
 impl Spin {
@@ -38,6 +43,7 @@ impl Spin {
             longest,
             allowed,
             waits_since_probe: 0,
+            shares_processor: false,
         }
     }
 
@@ -91,8 +97,20 @@ impl Spin {
         }
     }
 
+    /// Learns from a sleep that was decided on at `since`, and ended by one who has called [`note_wake`].
+    pub(crate) fn learn_of_wake(&mut self, since: Instant, [processor, moment]: [&AtomicU64; 2]) {
+        let processor = processor.load(Ordering::Relaxed);
+        self.shares_processor = processor != 0 && processor == identity::processor();
+        if !self.shares_processor {
+            // How long ago that was, by the same clock; both may be nonsense.
+            let ago = clock::monotonic_nanos().saturating_sub(moment.load(Ordering::Relaxed));
+            let waited = since.elapsed().saturating_sub(Duration::from_nanos(ago));
+            self.learn_exactly(waited);
+        }
+    }
+
     fn budget(&mut self) -> Duration {
-        if limits::processors() == 1 {
+        if self.shares_processor || limits::processors() == 1 {
             return Duration::ZERO;
         }
         if self.allowed >= PROBE {
@@ -107,9 +125,44 @@ impl Spin {
     }
 }
 
+/// Says where this thread runs, and when this is, to those whom it is about to wake.
+pub(crate) fn note_wake([processor, moment]: [&AtomicU64; 2]) {
+    processor.store(identity::processor(), Ordering::Relaxed);
+    moment.store(clock::monotonic_nanos(), Ordering::Relaxed);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_woken_on_the_same_processor_does_not_spin_until_woken_from_another() {
+        let mut spin = Spin::new(LONGEST_OF_SERVER);
+        let looks = |spin: &mut Spin| {
+            let mut looks = 0;
+            spin.until(|| {
+                looks += 1;
+                looks == 3
+            });
+            looks
+        };
+        let words = [&AtomicU64::new(0), &AtomicU64::new(0)];
+        // Until no other thread has moved this one meanwhile.
+        let here = || identity::processor();
+        loop {
+            let before = here();
+            note_wake(words);
+            spin.learn_of_wake(Instant::now(), words);
+            if before == here() {
+                break;
+            }
+        }
+        assert_eq!(looks(&mut spin), 1);
+        words[0].store(u64::MAX, Ordering::Relaxed);
+        spin.learn_of_wake(Instant::now(), words);
+        let expected = if limits::processors() == 1 { 1 } else { 3 };
+        assert_eq!(looks(&mut spin), expected);
+    }
 
     #[test]
     fn a_spin_that_never_pays_is_given_up_and_tried_again_now_and_then() {

@@ -19,7 +19,7 @@ mod held;
 mod memory;
 mod sys;
 mod shm {
-    pub(crate) use crate::memory::{LONGEST_OF_CLIENT, Slot, Spin};
+    pub(crate) use crate::memory::{LONGEST_OF_CLIENT, Slot, Spin, note_wake};
 }
 mod sync;
 mod owned;

@@ -10,6 +10,7 @@ use crate::sys::limits;
 use crate::sys::robust::{Held, Word, pending_on, this_thread};
 use crate::sys::step::step;
 use std::cell::RefCell;
+use std::time::Instant;
 
 thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
@@ -83,7 +84,7 @@ impl Rounds {
         if limits::processors() >= self.parties {
             SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(coming).is_some()));
         }
-        let mut has_slept = false;
+        let mut slept_since = None;
         let outcome = loop {
             if let Some(outcome) = self.outcome(coming) {
                 break outcome;
@@ -99,7 +100,7 @@ impl Rounds {
                 self.break_round(round, Broken::Died);
                 continue;
             }
-            has_slept = true;
+            slept_since.get_or_insert_with(Instant::now);
             let is_in_time = self.sleep(round, seen, deadline);
             step!("barrier::wait::woken");
             if !is_in_time {
@@ -107,7 +108,10 @@ impl Rounds {
             }
         };
         step!("barrier::wait::over");
-        if has_slept {
+        if let Some(since) = slept_since {
+            // A round that is slept through costs two wake-ups, and who comes late for the next one lets the others sleep in it.
+            // Without a lesson from each sleep, those who once slept would go on so.
+            SPIN.with_borrow_mut(|spin| spin.learn_of_wake(since, self.last_wake()));
             // Who ended the round may have died before it could wake the others.
             futex::wake(self.gate(round), i32::MAX);
         }

@@ -1,11 +1,12 @@
 //! The barrier in shared memory: the word that decides, the gates of its rounds, the seats of those that come.
 
 use crate::error::Result;
-use crate::shm::Slot;
+use crate::shm::{Slot, note_wake};
 use crate::sync::barrier::broken::Broken;
 use crate::sync::object;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
+use crate::sys::part::Part;
 use crate::sys::robust::{Word, pending_on};
 use crate::sys::step::step;
 
@@ -17,6 +18,7 @@ const GATES: u64 = if cfg!(all(test, loom)) { 2 } else { 16 };
 // Places.
 const DECIDING: usize = 0;
 pub(crate) const RESETS: usize = 8;
+const WAKE: usize = 16;
 const COMPLETED: usize = 64;
 const GATE: usize = COMPLETED + COMPLETED_RING as usize * 8;
 const SEATS: usize = GATE + GATES as usize * Word::LEN;
@@ -98,6 +100,7 @@ impl Rounds {
         fence(Ordering::SeqCst);
         let gate = self.gate(round);
         if gate.load(Ordering::Relaxed) != 0 {
+            note_wake(self.last_wake());
             gate.store(0, Ordering::Release);
             step!("barrier::gate::open");
             futex::wake(gate, i32::MAX);
@@ -105,10 +108,18 @@ impl Rounds {
         }
     }
 
+    /// What is known of the last time that sleepers were woken.
+    pub(crate) fn last_wake(&self) -> [&AtomicU64; 2] {
+        [self.at(WAKE), self.at(WAKE + 8)]
+    }
+
     /// Whether one who had come for that round is dead.
     pub(crate) fn is_any_dead(&self, round: u64) -> bool {
+        // Every last one of a round looks at all of them: what they are parts of is looked up once.
+        let part = self.part();
         (0..self.seats()).any(|seat| {
-            self.word(seat).is_died() && self.label(seat).load(Ordering::Acquire) == round + 1
+            Word::of(part, SEATS + seat * SEAT).is_died()
+                && self.label(seat).load(Ordering::Acquire) == round + 1
         })
     }
 
@@ -132,8 +143,12 @@ impl Rounds {
         Rounds::seats_of(self.parties)
     }
 
+    fn part(&self) -> Part<'_> {
+        self.slot.part(Rounds::len(self.parties))
+    }
+
     pub(crate) fn at(&self, offset: usize) -> &AtomicU64 {
-        self.slot.mapping().word(self.slot.offset() + offset)
+        self.part().word(offset)
     }
 
     pub(crate) fn deciding(&self) -> &AtomicU64 {
@@ -149,12 +164,11 @@ impl Rounds {
     }
 
     pub(crate) fn gate(&self, round: u64) -> &AtomicU64 {
-        self.slot.mapping().word(self.gate_offset(round))
+        self.at(GATE + (round % GATES) as usize * Word::LEN)
     }
 
     pub(crate) fn word(&self, seat: usize) -> Word<'_> {
-        let offset = self.slot.offset() + SEATS + seat * SEAT;
-        Word::at(self.slot.mapping(), offset)
+        Word::of(self.part(), SEATS + seat * SEAT)
     }
 
     pub(crate) fn label(&self, seat: usize) -> &AtomicU64 {
