@@ -17,6 +17,7 @@ use multiprocess::{Barrier, Lock, Portable, Process, RLock};
 use baseline::mutex::{RobustMutex, TwoCounters};
 use baseline::ourselves;
 use baseline::ping::SpinningPeer;
+use baseline::processor;
 use report::quantile;
 
 fn main() {
@@ -166,10 +167,13 @@ fn two_count(times: u64) -> f64 {
     let number = Lock::new(0_u64).unwrap();
     let start = Barrier::new(2).unwrap();
     let half = times / 2;
-    let slower = slower_of_two(&(number.clone(), start, half), |(number, start, half)| {
-        start.wait().unwrap();
-        each(half, || *number.lock().unwrap() += 1)
-    });
+    let slower = slower_of_two(
+        &(number.clone(), start, half),
+        |(number, start, half), _| {
+            start.wait().unwrap();
+            each(half, || *number.lock().unwrap() += 1)
+        },
+    );
     assert_eq!(*number.lock().unwrap(), 2 * half);
     slower / 2.0
 }
@@ -177,9 +181,9 @@ fn two_count(times: u64) -> f64 {
 /// Two meet so often; the time for each round.
 fn two_meet(times: u64) -> f64 {
     let barrier = Barrier::new(2).unwrap();
-    slower_of_two(&(barrier, times), |(barrier, times)| {
-        // Two that have just been started may share a processor for some milliseconds.
-        (0..times / 4).for_each(|_| _ = barrier.wait().unwrap());
+    slower_of_two(&(barrier, times), |(barrier, times), n| {
+        processor::stay_on(n);
+        barrier.wait().unwrap();
         each(times, || {
             barrier.wait().unwrap();
         })
@@ -189,9 +193,10 @@ fn two_meet(times: u64) -> f64 {
 fn slower_of_two<S, F>(shared: &S, run: F) -> f64
 where
     S: Portable + Clone,
-    F: Fn(S) -> f64 + Copy + 'static,
+    F: Fn(S, usize) -> f64 + Copy + 'static,
 {
-    let both = [(), ()].map(|()| Process::spawn(shared.clone(), run).unwrap());
+    let run = move |(shared, n)| run(shared, n);
+    let both = [0, 1].map(|n| Process::spawn((shared.clone(), n), run).unwrap());
     let times = both.map(|process| process.join().unwrap());
     times[0].max(times[1])
 }

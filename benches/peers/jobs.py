@@ -116,7 +116,7 @@ JOBS = [
     Job("link", "queue_rtt", "Queue round trip of a u64, two processors", WORD, 2000, beside=80, count=None),
     Job("sync", "lock", "Lock and unlock, uncontended", "robust pthread mutex", 12, beside=7.9, count=None),
     Job("sync", "lock_two", "Lock, 2 processes, each increment", "robust pthread mutex", 1.3, "limit", count=200_000),
-    Job("sync", "barrier", "Barrier of 2, a round", WORD, 300, beside=80, count=20_000),
+    Job("sync", "barrier", "Barrier of 2 on two processors, a round", WORD, 300, beside=80, count=20_000),
     Job("sync", "slice_over", "8 MiB in shared memory, handed over", "a descriptor over a socket", 60_000, beside=33_000, count=100),
     Job("sync", "slice_read", "8 MiB in shared memory, handed over and read", "a descriptor, mapped and read", 300_000, beside=181_000, count=20),
     Job("sync", "slice_again", "8 MiB in shared memory, handed over again", "", 5000, count=1000),

@@ -9,7 +9,7 @@ use multiprocess::{
 };
 
 use crate::baseline::work::{burn, square, units_for};
-use crate::baseline::{allocator, ourselves};
+use crate::baseline::{allocator, ourselves, processor};
 use crate::sample::{
     Measure, PRIVATE, Sample, all, descriptors, each, memory_kib, quantiles, told,
 };
@@ -392,7 +392,7 @@ fn lock_two() -> Option<Measure> {
         let start = Barrier::new(2).unwrap();
         let elapsed = slower_of_two(
             &(number.clone(), start, count.div_ceil(2)),
-            |(number, start, each)| {
+            |(number, start, each), _| {
                 start.wait().unwrap();
                 let started = Instant::now();
                 (0..each).for_each(|_| *number.lock().unwrap() += 1);
@@ -407,9 +407,9 @@ fn lock_two() -> Option<Measure> {
 fn barrier() -> Option<Measure> {
     all(|count| {
         let barrier = Barrier::new(2).unwrap();
-        slower_of_two(&(barrier, count), |(barrier, count)| {
-            // Two that have just been started may share a processor for some milliseconds.
-            (0..count).for_each(|_| _ = barrier.wait().unwrap());
+        slower_of_two(&(barrier, count), |(barrier, count), n| {
+            processor::stay_on(n);
+            barrier.wait().unwrap();
             let started = Instant::now();
             (0..count).for_each(|_| _ = barrier.wait().unwrap());
             started.elapsed()
@@ -419,9 +419,10 @@ fn barrier() -> Option<Measure> {
 
 fn slower_of_two<S: Portable + Clone>(
     shared: &S,
-    run: impl Fn(S) -> Duration + Copy + 'static,
+    run: impl Fn(S, usize) -> Duration + Copy + 'static,
 ) -> Duration {
-    let processes = [(); 2].map(|()| Process::spawn(shared.clone(), run).unwrap());
+    let run = move |(shared, n)| run(shared, n);
+    let processes = [0, 1].map(|n| Process::spawn((shared.clone(), n), run).unwrap());
     let elapsed = processes.map(|process| process.join().unwrap());
     elapsed[0].max(elapsed[1])
 }

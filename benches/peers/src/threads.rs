@@ -9,6 +9,7 @@ use crossbeam_channel::{bounded, unbounded};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::baseline::processor;
 use crate::baseline::work::{burn, square};
 use crate::ours::{BURNS, IDLE, MILLION, burn_units};
 use crate::sample::{Measure, all, each, quantiles, told};
@@ -30,13 +31,16 @@ pub(crate) fn measure(job: &str) -> Option<Measure> {
         }
         "lock_two" => all(|count| {
             let number = Arc::new(Mutex::new(0_u64));
-            slower_of_two(move || {
+            slower_of_two(move |_| {
                 (0..count.div_ceil(2)).for_each(|_| *number.lock().unwrap() += 1);
             })
         }),
         "barrier" => all(|count| {
             let barrier = Arc::new(Barrier::new(2));
-            slower_of_two(move || (0..count).for_each(|_| drop(barrier.wait())))
+            slower_of_two(move |n| {
+                processor::stay_on(n);
+                (0..count).for_each(|_| drop(barrier.wait()));
+            })
         }),
         _ => None,
     }
@@ -149,14 +153,14 @@ fn stream(sides: u64, count: u64) -> Duration {
     elapsed
 }
 
-fn slower_of_two(work: impl Fn() + Clone + Send + 'static) -> Duration {
+fn slower_of_two(work: impl Fn(usize) + Clone + Send + 'static) -> Duration {
     let start = Arc::new(Barrier::new(2));
-    let threads = [(); 2].map(|()| {
+    let threads = [0, 1].map(|n| {
         let (start, work) = (Arc::clone(&start), work.clone());
         thread::spawn(move || {
             start.wait();
             let started = Instant::now();
-            work();
+            work(n);
             started.elapsed()
         })
     });
