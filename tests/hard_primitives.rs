@@ -154,10 +154,10 @@ each_method!(what_comes_before_the_first_item_is_not_its_time, |method| {
     let pool = Pool::builder()
         .workers(1)
         .start_method(method)
-        .initializer((), |()| thread::sleep(Duration::from_millis(1500)))
+        .initializer((), |()| thread::sleep(Duration::from_secs(4)))
         .build()
         .unwrap();
-    let job = pool.job().timeout(Duration::from_millis(200));
+    let job = pool.job().timeout(Duration::from_secs(2));
     assert_eq!(job.map([1_u32, 2], |n| n).unwrap(), [1, 2]);
 });
 

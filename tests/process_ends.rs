@@ -172,7 +172,8 @@ each_method_alone!(
         );
         // The next start makes another server, and that one child has none of its own.
         assert_eq!(start(method, 1, |n: i32| n).join().unwrap(), 1);
-        assert_eq!(servers().len(), 1);
+        let one = poll(LIMIT, servers, |servers| servers.len() == 1);
+        assert_eq!(one.len(), 1, "{one:?}");
         gate.let_through(1);
         match child.wait() {
             // Whoever adopts orphans here has collected it.

@@ -7,9 +7,11 @@ mod common;
 use common::alone::{Application, in_own_process, on_the_only_thread, role, test_path};
 use common::census::Census;
 use common::meet::{Gate, pass};
-use common::unsafely::{at_exit, exit_at_once, plays_before_main, print_as_c};
+use common::unsafely::{at_exit, exit_at_once, own_descriptors, plays_before_main, print_as_c};
 use common::{LIMIT, kill_hard, pool};
 use multiprocess::{Process, StartMethod, TaskErrorKind, active_children, current_process, scope};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -241,6 +243,19 @@ forking!(
         .unwrap();
     }
 );
+
+forking!(a_thread_that_was_joined_may_take_its_time_to_go, {
+    let thread = std::thread::spawn(|| {
+        // Memory that it alone has, for the kernel to give back when the thread has been joined: that takes 50 ms and more.
+        own_descriptors();
+        let memory = memfd_create("much", MFdFlags::MFD_CLOEXEC).unwrap();
+        let _full = fallocate(&memory, FallocateFlags::empty(), 0, 1 << 29);
+        std::mem::forget(memory);
+    });
+    thread.join().unwrap();
+    assert_eq!(scope(|s| s.spawn(|| 1).join().unwrap()).unwrap(), 1);
+    by_fork().spawn((), |()| ()).unwrap().join().unwrap();
+});
 
 forking!(a_pool_of_forked_workers_sees_what_was_in_memory, {
     static FACTOR: AtomicU32 = AtomicU32::new(1);

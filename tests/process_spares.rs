@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::census::{IDLE, family, idle, poll, process, servers};
-use common::unsafely::{set_environment, unset_environment};
+use common::census::{IDLE, ProcessInfo, family, idle, poll, process, servers};
+use common::unsafely::{are_ends_kept, set_environment, unset_environment};
 use common::{LIMIT, LONG_LIMIT, alone, clean, kill_hard, pid_of};
 use multiprocess::{Pool, Process, active_children, current_process};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
@@ -34,22 +34,33 @@ macro_rules! with_one_idle {
     };
 }
 
-/// Starts processes until one waits for the next start; returns whether one does.
+/// Starts processes until some wait, all that there are, and the next start finds one; returns whether that is so, which it always
+/// becomes but on an old kernel.
 fn wait_for_idle() -> bool {
-    for _ in 0..20 {
+    let is_asleep = |one: &ProcessInfo| one.state == 'S';
+    let do_all_wait = || {
+        let waiting = idle();
+        // It is forked in the server's own time, and asleep a moment later. The server offers it next: where that is asleep after
+        // this look, all that were seen are offered, and the next start takes one of them, since it takes the first.
+        let family = family(std::process::id(), alone::mark().as_deref());
+        let (mut all, servers) = (waiting.iter(), servers(&family));
+        !waiting.is_empty() && all.all(is_asleep) && servers.iter().all(is_asleep)
+    };
+    for round in 0.. {
         assert_eq!(add_one(1), 2);
-        // It is forked in the server's own time, and asleep a moment later.
-        let waits = |all: &Vec<common::census::ProcessInfo>| all.iter().any(|one| one.state == 'S');
-        if waits(&poll(Duration::from_millis(200), idle, waits)) {
+        if poll(Duration::from_millis(200), do_all_wait, |do_they| *do_they) {
             return true;
+        }
+        if round == 20 && !are_ends_kept() {
+            break;
         }
     }
     false
 }
 
-/// So many times a process that waited meets a page that is not its own yet, before its function runs. In a build for tests 16 were
-/// measured, and 38 where it has not rehearsed.
-const MOST_FAULTS: i64 = 20;
+/// So many times a process that waited meets a page that is not its own yet, before its function runs: halfway between the most that
+/// were measured where it has rehearsed and the fewest where it has not, 20 and 32 in a build for tests, 4 and 17 in an optimised one.
+const MOST_FAULTS: i64 = if cfg!(debug_assertions) { 26 } else { 10 };
 
 fn add_one(n: u32) -> u32 {
     Process::spawn(n, |n: u32| n + 1).unwrap().join().unwrap()
@@ -204,7 +215,7 @@ with_one_idle!(one_that_is_stopped_keeps_no_program_from_its_end, || {
         kill(pid_of(one), Signal::SIGSTOP).unwrap();
         let is_so = |now: &Option<_>| {
             now.as_ref()
-                .is_none_or(|one: &common::census::ProcessInfo| one.state == 'T')
+                .is_none_or(|one: &ProcessInfo| one.state == 'T')
         };
         poll(LIMIT, || process(one), is_so);
     }

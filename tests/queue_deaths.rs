@@ -183,6 +183,12 @@ fn kill_and_count(
         victim.wait().unwrap();
         *killed += 1;
     }
+    // They make their queues before they put, which may take longer than all the killing. Of the last ones nobody is killed
+    // before enough was put.
+    let is_enough = || notes(&put_log).len() as u64 > kills / 2;
+    while !is_enough() && putters.iter().chain(&getters).all(Process::is_alive) {
+        thread::sleep(Duration::from_millis(1));
+    }
     for mut putter in putters {
         putter.kill().unwrap();
         putter.wait().unwrap();
@@ -209,7 +215,7 @@ fn kill_and_count(
     assert_eq!(got.len(), got_in_order.len(), "doubled");
     assert!(taken_along <= getters_killed, "lost");
     assert!(not_noted <= putters_killed, "from nowhere");
-    assert!(put.len() as u64 > kills / 2, "they hardly came to putting");
+    assert!(put.len() as u64 > kills / 2, "one of the last ones failed");
 }
 
 each_method_alone!(

@@ -90,6 +90,10 @@ each_method_alone!(
                         semaphore.acquire();
                         highest.fetch_max(inside.fetch_add(1) + 1);
                         thread::yield_now();
+                        // Whoever is the first stays until there is another: there is room for it.
+                        while highest.get() < 2 {
+                            thread::yield_now();
+                        }
                         inside.fetch_sub(1);
                         semaphore.release().unwrap();
                     }

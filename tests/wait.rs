@@ -7,7 +7,7 @@ mod common;
 use common::alone::{in_own_process, test_path};
 use common::meet::{Gate, pass};
 use common::{LIMIT, LONG_LIMIT, each_method, polls_readable, within};
-use multiprocess::{Pipe, Process, Queue, Receiver, Waitable, wait};
+use multiprocess::{Pipe, Process, Queue, Receiver, Semaphore, Waitable, wait};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 const SOON: Duration = Duration::from_millis(20);
+/// The length of a message that comes in several parts.
+const LONG: usize = 5 << 20;
 /// No source is ready.
 const NONE: [usize; 0] = [];
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -170,26 +172,34 @@ fn a_pipe_that_has_moved_cannot_be_waited_for() {
 }
 
 each_method!(
-    the_descriptor_is_readable_exactly_while_something_is_there,
+    the_descriptor_is_readable_while_something_is_there_and_no_longer,
     |method| {
         let (here, there) = Pipe::<Vec<u8>>::pair().unwrap();
+        let sent = Semaphore::new(0).unwrap();
         assert!(!is_readable(&here));
         let child: Process = Process::builder()
             .start_method(method)
-            .spawn((there,), |(pipe,): (Pipe<Vec<u8>>,)| {
-                // Long ones come in several parts.
-                for len in [0, 1, 5 << 20] {
+            .spawn(
+                (there, sent.clone()),
+                |(pipe, sent): (Pipe<Vec<u8>>, Semaphore)| {
+                    for len in [0, 1, LONG] {
+                        pipe.recv().unwrap();
+                        pipe.send(vec![1; len]).unwrap();
+                        pipe.send(vec![2; len]).unwrap();
+                        sent.release().unwrap();
+                    }
                     pipe.recv().unwrap();
-                    pipe.send(vec![1; len]).unwrap();
-                    pipe.send(vec![2; len]).unwrap();
-                }
-                pipe.recv().unwrap();
-            })
+                },
+            )
             .unwrap();
-        for len in [0, 1, 5 << 20] {
+        for len in [0, 1, LONG] {
             assert!(!is_readable(&here));
             here.send(Vec::new()).unwrap();
             until_readable(&here);
+            if len < LONG {
+                // Then all that was to be rung is rung.
+                sent.acquire();
+            }
             for value in [1, 2] {
                 let message = loop {
                     until_readable(&here);
@@ -199,6 +209,11 @@ each_method!(
                     }
                 };
                 assert!(message == vec![value; len]);
+            }
+            if len == LONG {
+                // The sender may have rung when its message had been taken already.
+                sent.acquire();
+                assert!(here.try_recv().unwrap_err().is_empty());
             }
             assert!(!is_readable(&here));
             assert!(here.try_recv().unwrap_err().is_empty());

@@ -247,7 +247,8 @@ impl Inlet {
             }
             receiving.peer.sleeper.announce(true, 0);
             step!("pipe::watch::armed");
-            // What is cleared here belongs to earlier sleeps, or to what the next round finds in the ring.
+            // What is cleared here belongs to earlier sleeps, or to what the next round finds in the ring. A sender that was woken
+            // for an earlier sleep may still be about to ring: then this is done again by who looks and finds nothing.
             watched.clear(&event);
             if turn.inbox.listen_to_all(socket.as_fd()).is_err() {
                 return watched.set(&event);

@@ -25,8 +25,9 @@ use std::time::Duration;
 /// # Waiting with others
 ///
 /// The descriptor ([`AsFd`]) is readable while something is there to receive, and when the other end is gone; it works with
-/// [`wait`](crate::wait()), `poll`, `epoll`, mio and tokio. From the first time that it is asked for, each message costs
-/// some system calls. With tokio:
+/// [`wait`](crate::wait()), `poll`, `epoll`, mio and tokio. It may be readable with nothing there, where a sender was late to
+/// tell of a message that has been received already; the next [`try_recv`](Receiver::try_recv) or [`poll`](Receiver::poll) that
+/// finds nothing ends that. From the first time that it is asked for, each message costs some system calls. With tokio:
 ///
 /// ```
 /// # async fn next(receiver: multiprocess::Receiver<u32>) -> Result<u32, Box<dyn std::error::Error>> {
@@ -309,7 +310,8 @@ thread_local! {
 const SCRATCH_MAX: usize = 64 << 10;
 
 impl<R> AsFd for Receiver<R> {
-    /// Readable while something is there to receive, or when the other end is gone.
+    /// Readable while something is there to receive, or when the other end is gone; rarely with nothing there, until that is
+    /// looked for.
     ///
     /// # Panics
     ///

@@ -13,6 +13,9 @@
 //!
 //! After each time that something was received, or nothing was found, the first or the third row is made true again.
 //!
+//! It may be readable with nothing there, which is no row: a sender shows its message first and rings then, and if it is kept off
+//! in between, the message is taken before the event is set. Whoever then looks and finds nothing clears it.
+//!
 //! While the end has moved away, the set holds neither: they belong to another process now. A descriptor of its own that is
 //! always readable takes their place, so that whoever waits is told by receiving.
 

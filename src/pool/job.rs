@@ -160,7 +160,7 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     /// let pool = multiprocess::Pool::builder().workers(2).build()?;
     /// let results: Vec<_> = pool
     ///     .job()
-    ///     .timeout(Duration::from_millis(300))
+    ///     .timeout(Duration::from_secs(2))
     ///     .imap([0, 600_000, 1], |millis| std::thread::sleep(Duration::from_millis(millis)))
     ///     .collect();
     /// assert!(results[0].is_ok() && results[2].is_ok());

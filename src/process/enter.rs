@@ -65,6 +65,11 @@ impl Entrance {
         })
     }
 
+    /// In who has started the process: closes all that is the process's own now, but for its status socket.
+    pub(crate) fn keep_status(self) -> OwnedFd {
+        self.status
+    }
+
     /// Runs the function and ends the process.
     pub(crate) fn run(self) -> ! {
         let Entrance {

@@ -381,7 +381,8 @@ impl Server {
             Err(error) => Err(("fork", error)),
         };
         step!("server::start::started");
-        let status = entrance.status;
+        // What the process was given it alone has from here on: once it has ended, its ends of pipes are closed.
+        let status = entrance.keep_status();
         let held = started.and_then(|pid| match PidFd::open(pid) {
             Ok(process) => Ok((pid, process)),
             Err(error) => {

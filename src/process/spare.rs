@@ -78,15 +78,15 @@ impl Spare {
     /// Waits for a request; `None` where it is not needed. Keeps the lifeline meanwhile, so that an application that ends
     /// normally leaves no spare behind, and for good if it is to be no daemon.
     pub(crate) fn wait(self, lifeline: OwnedFd) -> io::Result<Option<Box<Entrance>>> {
-        identity::name_thread(NAME)?;
-        // A Ctrl-C of before the start must not be pending then.
-        signal::unblock_all()?;
         let server = PidFd::open(self.server)?;
-        // Should somebody have stopped it, it leaves nevertheless.
+        // Should somebody have stopped it, it leaves nevertheless: before it has the name by which it is known.
         if identity::die_with_parent(self.server).is_err() {
             // Else it was alive when that was opened, and nobody else had its pid.
             return Ok(None);
         }
+        identity::name_thread(NAME)?;
+        // A Ctrl-C of before the start must not be pending then.
+        signal::unblock_all()?;
         enter::rehearse();
         step!("spare::wait::ready");
         let waited_for = [self.status.as_fd(), server.as_fd()];

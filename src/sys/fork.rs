@@ -88,20 +88,38 @@ pub(crate) fn fork_unseen() -> io::Result<ForkedUnseen> {
     }
 }
 
-/// Checks that this process has one thread, as [`identity::require_single_thread`] does, but gives threads that have been
-/// joined a moment: to the kernel they are there until it has put them away, and it tells nobody when that is.
+/// Checks that this process has one thread, as [`identity::require_single_thread`] does, but gives threads that end a moment: to
+/// the kernel they are there until it has put them away, and it tells nobody when that is.
+///
+/// One that has been joined is *exiting*: it runs no code of this program any more, and is gone as soon as it gets a processor, which
+/// is waited for. They count till then, since whoever forks looks at the same number, and so that nothing hangs on what the kernel
+/// says of each: that decides only how long is waited. One that still runs, its destructors perhaps, has [`MOMENT`].
 pub(crate) fn require_single_thread_soon() -> io::Result<()> {
-    let mut tries_left = 20;
+    let (mut running, mut exiting) = (Duration::ZERO, Duration::ZERO);
     loop {
         match identity::require_single_thread() {
-            Err(_) if tries_left > 0 => {
-                tries_left -= 1;
-                std::thread::sleep(Duration::from_millis(1));
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let waited = if identity::do_others_exit() {
+                    &mut exiting
+                } else {
+                    &mut running
+                };
+                *waited += TICK;
+                if running > MOMENT || exiting > AGES {
+                    return Err(error);
+                }
+                std::thread::sleep(TICK);
             }
-            result => return result,
         }
     }
 }
+
+const TICK: Duration = Duration::from_millis(1);
+/// How long threads are waited for that run.
+const MOMENT: Duration = Duration::from_millis(20);
+/// How long threads are waited for that exit. Something in the kernel may hold one up: a file that it closes, a debugger.
+const AGES: Duration = Duration::from_secs(10);
 
 /// What a process does that lives for a moment, in the memory and with the descriptors of this one, while the thread that
 /// started it waits. It must not allocate, lock or panic.

@@ -168,6 +168,37 @@ pub(crate) fn has_single_thread() -> io::Result<bool> {
     Ok(links == 3)
 }
 
+/// Whether all other threads of this process run no code of it any more and are about to be gone. Good for a guess: threads come
+/// and go meanwhile.
+pub(crate) fn do_others_exit() -> bool {
+    // `PF_EXITING` of the kernel, which it sets first of all when a thread ends.
+    const EXITING: u32 = 4;
+    let does = |thread: std::ffi::OsString| {
+        let path = std::path::Path::new("/proc/self/task").join(thread);
+        // It is gone already where there is nothing to read.
+        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
+            return true;
+        };
+        let mut fields = stat
+            .rsplit_once(')')
+            .map_or("", |(_, fields)| fields)
+            .split_whitespace();
+        // A first thread that has ended before the others stays, as a zombie.
+        let is_zombie = fields.next() == Some("Z");
+        let flags = fields.nth(5).and_then(|flags| flags.parse::<u32>().ok());
+        !is_zombie && flags.is_some_and(|flags| flags & EXITING != 0)
+    };
+    let this = nix::unistd::gettid().to_string();
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+        return false;
+    };
+    threads
+        .flatten()
+        .map(|thread| thread.file_name())
+        .filter(|thread| thread.as_encoded_bytes() != this.as_bytes())
+        .all(does)
+}
+
 /// Checks that this process has one thread.
 pub(crate) fn require_single_thread() -> io::Result<()> {
     if has_single_thread()? {

@@ -5,7 +5,7 @@
 //!
 //! | who | calls | which |
 //! |---|---|---|
-//! | whoever is about to fail, in whichever process | [`strike`], [`strike_at`], [`strike_in`] | writes down the moment |
+//! | whoever is about to fail, in whichever process | [`strike`], [`strike_at`], [`strike_in`], [`Aim`] | writes down the moment |
 //! | the test, when it has the error, or the answer where there is none | [`told`], [`watch`], [`answered`] | takes the first time |
 //! | the test, when all serve again | `assert_serves`, [`over`] | takes the second time |
 //!
@@ -17,7 +17,7 @@ use multiprocess::{Pool, StartMethod, TaskError};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,6 +139,24 @@ pub(crate) fn strike_at(pid: u32) {
     note(Strike { pid, at });
 }
 
+/// Where a process of its own notes a fault, opened beforehand: whatever is to be hit goes on while a file is opened.
+pub(crate) struct Aim(Option<File>);
+
+impl Aim {
+    pub(crate) fn take() -> Aim {
+        Aim(place().map(open))
+    }
+
+    /// As [`strike`].
+    pub(crate) fn strike(&mut self) {
+        let at = monotonic_nanos();
+        let pid = std::process::id();
+        if let Some(log) = &mut self.0 {
+            write(log, Strike { pid, at });
+        }
+    }
+}
+
 /// This process has so much time left, and then it is a fault.
 pub(crate) fn strike_in(limit: Duration) {
     let at = monotonic_nanos() + u64::try_from(limit.as_nanos()).unwrap();
@@ -158,13 +176,18 @@ fn note(strike: Strike) {
         return;
     }
     if let Some(place) = place() {
-        let mut log = OpenOptions::new().append(true).create(true).open(place);
-        let bytes = [u64::from(strike.pid), strike.at].map(u64::to_le_bytes);
-        log.as_mut()
-            .unwrap()
-            .write_all(bytes.as_flattened())
-            .unwrap();
+        write(&mut open(place), strike);
     }
+}
+
+fn open(place: PathBuf) -> File {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).open(place).unwrap()
+}
+
+fn write(log: &mut File, strike: Strike) {
+    let bytes = [u64::from(strike.pid), strike.at].map(u64::to_le_bytes);
+    log.write_all(bytes.as_flattened()).unwrap();
 }
 
 fn with_row<T>(act: impl FnOnce(&mut Row) -> T) -> Option<T> {

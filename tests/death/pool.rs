@@ -13,6 +13,7 @@ use std::time::Duration;
 pub(crate) const TABLES: &[&[Row]] = &[
     WORKER,
     WORKER_WITH_TEXTS,
+    WORKER_WITH_NUMBERS,
     WORKER_WITH_CAPTURES,
     BEGINNER,
     APPLICATION,
@@ -72,6 +73,38 @@ deaths!(a_worker_with_texts, WORKER_WITH_TEXTS, |case| {
     assert_crashes(case, crashes);
     assert_serves(&pool);
 });
+
+/// Results that go to their place in the vector as they come: none is lost, and none stands in another's place.
+const WORKER_WITH_NUMBERS: &[Row] = &[
+    each("worker::take::claimed", 3, Undone),
+    each("worker::work::marked_number", 3, Held),
+    each("worker::work::run", 3, Held),
+    each("worker::tell::put", 3, Held),
+    each("worker::tell::shown", 3, Undone),
+    each("link::send::header", 3, Either),
+    each("link::send::body", 3, Either),
+    each("ring::put::written", 3, Either),
+    each("ring::put::shown", 3, Either),
+];
+
+deaths!(
+    a_worker_whose_numbers_have_a_place,
+    WORKER_WITH_NUMBERS,
+    |case| {
+        let pool = pool(case.method);
+        assert_serves(&pool);
+        case.arm().anyone_else();
+        // Of 320 kB, which is enough for them to be given one; whoever is charged with the death is run once more.
+        let numbers = pool
+            .job()
+            .retries(1)
+            .map(0..40_000_u64, |number| number * 3);
+        let expected = (0..40_000_u64).map(|number| number * 3);
+        assert!(numbers.unwrap().into_iter().eq(expected));
+        assert_reached();
+        assert_serves(&pool);
+    }
+);
 
 const WORKER_WITH_CAPTURES: &[Row] = &[each("worker::captures::kept", 2, Undone)];
 

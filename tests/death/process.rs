@@ -3,20 +3,22 @@
 //! What is promised: a start is there or it is an error; how a process ended is told, or that nobody knows; a server that died
 //! is replaced; of an application that dies no daemon is left.
 
-use crate::board;
+use crate::board::{self, Arm};
 use crate::case::Then::{Done, Either, Undone};
 use crate::case::{
     Case, Row, SOON, assert_killed, assert_nobody_left, at, deaths, method_of, name_of, spawned,
 };
-use crate::common::unsafely::{set_environment, unset_environment};
-use crate::common::{alone, assert_crash_by_signal, census, kill_hard};
-use multiprocess::{Process, Queue, TaskErrorKind};
-use nix::sys::signal::Signal;
+use crate::common::unsafely::{are_ends_kept, set_environment, unset_environment};
+use crate::common::{alone, assert_crash_by_signal, census, kill_hard, pid_of};
+use multiprocess::{Pipe, Process, Queue, TaskErrorKind};
+use nix::sys::signal::{Signal, kill};
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 pub(crate) const TABLES: &[&[Row]] = &[
     SERVER,
     SERVER_THAT_TELLS,
+    SERVER_THAT_IS_STOPPED,
     SERVER_OF_A_DAEMON,
     SERVER_THAT_COLLECTS,
     CHILD,
@@ -126,6 +128,35 @@ fn check_server_that_starts(case: Case) {
     assert!(runs.try_get().unwrap_err().is_empty(), "it ran twice");
     assert_serves(case);
 }
+
+const SERVER_THAT_IS_STOPPED: &[Row] = &[at("server::start::told", Done)];
+
+deaths!(
+    the_server_that_is_stopped_once_it_has_told_keeps_nothing_open,
+    SERVER_THAT_IS_STOPPED,
+    |case| {
+        end_server();
+        let (here, there) = Pipe::<u32>::pair().unwrap();
+        Arm::stop(0, case.row.step).anyone_else();
+        let builder = Process::builder().start_method(case.method);
+        let process = builder.spawn(there, |pipe: Pipe<u32>| pipe.send(1).unwrap());
+        let is_stopped = || {
+            let server = board::dead(0).and_then(census::process);
+            server.is_some_and(|one| one.state == 'T')
+        };
+        assert!(census::poll(SOON, is_stopped, |is| *is));
+        if are_ends_kept() {
+            process.unwrap().join().unwrap();
+            assert_eq!(here.recv().unwrap(), 1);
+            assert!(here.poll(Duration::ZERO).unwrap(), "the end is news");
+            assert!(here.recv().unwrap_err().is_closed());
+            assert!(is_stopped());
+        }
+        kill(pid_of(board::dead(0).unwrap()), Signal::SIGCONT).unwrap();
+        assert_nobody_left(case);
+        assert_serves(case);
+    }
+);
 
 const SERVER_OF_A_DAEMON: &[Row] = &[
     at("server::prepare::ready", Undone),
