@@ -24,7 +24,7 @@ pub(crate) struct Receiving {
     memory: Arc<SharedFd>,
     lane: Lane,
     ring: Incoming,
-    pace: Pace,
+    pub(crate) pace: Pace,
     pub(crate) peer: Peer,
     /// A message of several frames, as far as it has come.
     long: Option<Long>,

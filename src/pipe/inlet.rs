@@ -90,13 +90,18 @@ impl Inlet {
         act: &mut impl FnMut(&mut Receiving, Front) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let mut state = self.state.lock();
-        if here(&mut state)?.wants_head_start() && limit.deadline().is_some() {
+        let mut receiving = here(&mut state)?;
+        let gives_head_start = limit.deadline().is_some() && receiving.wants_head_start();
+        if gives_head_start {
             drop(state);
             pace::give_head_start();
             state = self.state.lock();
+            receiving = here(&mut state)?;
         }
-        let receiving = here(&mut state)?;
         let front = receiving.front()?;
+        if gives_head_start && matches!(front, Front::Nothing) {
+            receiving.pace.note_lost();
+        }
         if matches!(front, Front::Nothing) || receiving.has_descriptors(front) {
             return Err(Failure::NotNow);
         }

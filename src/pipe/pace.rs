@@ -7,13 +7,15 @@
 //!
 //! | what it took since it last had nothing | what it does when it has nothing again |
 //! |---|---|
-//! | two messages or more | gives a head start, now and the next [`CREDIT`] times |
+//! | two messages or more | gives a head start, now and the next times, [`CREDIT`] in all |
 //! | one | gives one, if it has credit left |
 //! | [`ENOUGH`] bytes, or a good part of the ring | looks at once: it is the slower one, or the looks cost little |
-//! | any, and has sent something itself | looks at once: who answers waits for what is sent, and a head start would be lost |
+//! | any, and has sent something itself | looks at once: the other waits for that, and a head start would be lost |
+//! | any, not long after a head start in which nothing came | looks at once: nobody streams |
 //!
-//! Who asks and is answered in turn never finds two, and never waits here. A head start holds no lock and writes no word: whoever
-//! dies meanwhile is noticed by the look that follows.
+//! Who asks and is answered in turn does not wait here, but for one head start in many where a question is two messages and the answer
+//! goes another way. Messages of several frames do not count. A head start holds no lock and writes no word: whoever dies
+//! meanwhile is noticed by the look that follows.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -21,8 +23,9 @@ use std::time::{Duration, Instant};
 
 /// In which several messages of a kilobyte can be written.
 const HEAD_START: Duration = Duration::from_micros(1);
-/// How many head starts in which one message came, or none, it takes until no more are given.
-const CREDIT: u8 = 16;
+/// How many head starts in which one message came it takes until no more are given; and how often none is given after one in which
+/// nothing came.
+const CREDIT: i8 = 16;
 /// Bytes that are worth a look.
 const ENOUGH: usize = 16 << 10;
 
@@ -42,7 +45,8 @@ pub(crate) struct Pace {
     enough: usize,
     messages: usize,
     bytes: usize,
-    credit: u8,
+    /// Below 0 while none is given.
+    credit: i8,
     sent: u64,
 }
 
@@ -71,15 +75,21 @@ impl Pace {
         if self.messages == 0 {
             return false;
         }
-        if self.messages > 1 {
-            self.credit = CREDIT;
-        } else {
-            self.credit = self.credit.saturating_sub(1);
-        }
+        self.credit = match self.credit {
+            ..0 => self.credit + 1,
+            _ if self.messages > 1 => CREDIT,
+            _ => (self.credit - 1).max(0),
+        };
         let sent = SENT.get();
         let gives = self.credit > 0 && self.bytes < self.enough && self.sent == sent;
         (self.messages, self.bytes, self.sent) = (0, 0, sent);
         gives
+    }
+
+    /// Nothing came in a head start. Who streams has always written something by then.
+    #[cold]
+    pub(crate) fn note_lost(&mut self) {
+        self.credit = -CREDIT;
     }
 }
 
@@ -108,7 +118,7 @@ mod tests {
         assert!(!take(&mut pace, 1));
         assert!(take(&mut pace, 2));
         let given = (0..100).filter(|_| take(&mut pace, 1)).count();
-        assert_eq!(given, usize::from(CREDIT) - 1);
+        assert_eq!(given, CREDIT as usize - 1);
         assert!(!take(&mut pace, 0));
     }
 
@@ -119,6 +129,19 @@ mod tests {
         note_sent();
         assert!(!take(&mut pace, 2));
         assert!(take(&mut pace, 2));
+    }
+
+    #[test]
+    fn a_head_start_in_which_nothing_came_is_not_given_again_soon() {
+        let mut pace = Pace::new(1 << 20);
+        let (mut given, rounds) = (0, 1700);
+        for _ in 0..rounds {
+            if take(&mut pace, 2) {
+                given += 1;
+                pace.note_lost();
+            }
+        }
+        assert_eq!(given, rounds / (CREDIT as usize + 1));
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Floor {
         }
     }
 
-    /// Whether every processor is busy with the workers' items, of so many.
+    /// Whether every processor is busy with the workers' items, or with passing over them, of so many.
     pub(crate) fn keeps_busy(&self, processors: usize) -> bool {
         self.dispatcher.busy_workers() >= processors
     }

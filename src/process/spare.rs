@@ -21,7 +21,7 @@
 //! | spare | before the request is sent | sending is an error: the next spare, or the server, is asked |
 //! | spare | before it has taken the request out | a reset: nothing has begun, and the server is asked |
 //! | spare | after that | a process that has begun and ended, as any other; never a second start |
-//! | server | before it has sent the offer | the kernel kills the spare, even a stopped one |
+//! | server | before it has sent the offer | the kernel kills the spare, even one that was stopped, but in its first system calls |
 //! | server | later, before the request is sent | likewise; the application sees a dead server first, and starts another |
 //! | server | at the same time | the spare is killed with the request unread, a reset; or has taken it out: then one that is to be a daemon, and has no parent to die with, says that it has not begun |
 //! | server | after that | daemons are killed by the kernel, others run on |
@@ -78,12 +78,12 @@ impl Spare {
     /// Waits for a request; `None` where it is not needed. Keeps the lifeline meanwhile, so that an application that ends
     /// normally leaves no spare behind, and for good if it is to be no daemon.
     pub(crate) fn wait(self, lifeline: OwnedFd) -> io::Result<Option<Box<Entrance>>> {
-        let server = PidFd::open(self.server)?;
         // Should somebody have stopped it, it leaves nevertheless: before it has the name by which it is known.
         if identity::die_with_parent(self.server).is_err() {
-            // Else it was alive when that was opened, and nobody else had its pid.
             return Ok(None);
         }
+        // Nobody else has its pid: with it, this process would have been killed.
+        let server = PidFd::open(self.server)?;
         identity::name_thread(NAME)?;
         // A Ctrl-C of before the start must not be pending then.
         signal::unblock_all()?;

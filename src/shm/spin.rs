@@ -27,6 +27,8 @@ pub(crate) struct Spin {
     longest: Duration,
     allowed: Duration,
     waits_since_probe: u32,
+    /// How long the last wait has spun in vain.
+    spun: Duration,
     /// Whether who woke this one last did so on the same processor: while one spins there, the other could not go on.
     shares_processor: bool,
 }
@@ -43,6 +45,7 @@ impl Spin {
             longest,
             allowed,
             waits_since_probe: 0,
+            spun: Duration::ZERO,
             shares_processor: false,
         }
     }
@@ -53,6 +56,7 @@ impl Spin {
             return true;
         }
         let allowed = self.budget();
+        self.spun = Duration::ZERO;
         if allowed.is_zero() {
             return false;
         }
@@ -73,7 +77,8 @@ impl Spin {
                     return true;
                 }
             }
-            if start.elapsed() >= allowed {
+            self.spun = start.elapsed();
+            if self.spun >= allowed {
                 self.allowed /= 2;
                 return false;
             }
@@ -97,15 +102,16 @@ impl Spin {
         }
     }
 
-    /// Learns from a sleep that was decided on at `since`, and ended by one who has called [`note_wake`].
-    pub(crate) fn learn_of_wake(&mut self, since: Instant, [processor, moment]: [&AtomicU64; 2]) {
+    /// Learns from a sleep that began after the last spin, at `since` of the monotonic clock, and was ended by one who has called
+    /// [`note_wake`]. What is said there of an earlier moment is of another sleep, perhaps of one that this thread has ended.
+    pub(crate) fn learn_of_wake(&mut self, since: u64, [processor, moment]: [&AtomicU64; 2]) {
+        let Some(slept) = moment.load(Ordering::Relaxed).checked_sub(since) else {
+            return;
+        };
         let processor = processor.load(Ordering::Relaxed);
         self.shares_processor = processor != 0 && processor == identity::processor();
         if !self.shares_processor {
-            // How long ago that was, by the same clock; both may be nonsense.
-            let ago = clock::monotonic_nanos().saturating_sub(moment.load(Ordering::Relaxed));
-            let waited = since.elapsed().saturating_sub(Duration::from_nanos(ago));
-            self.learn_exactly(waited);
+            self.learn_exactly(self.spun.saturating_add(Duration::from_nanos(slept)));
         }
     }
 
@@ -135,33 +141,63 @@ pub(crate) fn note_wake([processor, moment]: [&AtomicU64; 2]) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_is_woken_on_the_same_processor_does_not_spin_until_woken_from_another() {
+    const ELSEWHERE: u64 = u64::MAX;
+
+    /// One that has given up spinning.
+    fn tired() -> Spin {
         let mut spin = Spin::new(LONGEST_OF_SERVER);
-        let looks = |spin: &mut Spin| {
-            let mut looks = 0;
-            spin.until(|| {
-                looks += 1;
-                looks == 3
-            });
-            looks
+        while spins(&mut spin) {}
+        spin
+    }
+
+    /// Whether it looks more than once, at what does not come.
+    fn spins(spin: &mut Spin) -> bool {
+        let mut looks = 0;
+        spin.until(|| {
+            looks += 1;
+            false
+        });
+        looks > 1
+    }
+
+    #[test]
+    fn who_was_woken_from_another_processor_spins_again_if_that_would_have_paid() {
+        let longest = LONGEST_OF_SERVER.as_nanos() as u64;
+        let learn = |spin: &mut Spin, processor, moment| {
+            let words = [&AtomicU64::new(processor), &AtomicU64::new(moment)];
+            spin.learn_of_wake(1_000_000, words);
         };
+        let mut spin = tired();
+        learn(&mut spin, ELSEWHERE, 1_000_000 + longest);
+        assert!(!spins(&mut spin), "it would have spun in vain");
+        let mut spin = tired();
+        learn(&mut spin, ELSEWHERE, 999_999);
+        assert!(!spins(&mut spin), "that was another sleep");
+        learn(&mut spin, ELSEWHERE, 1_000_000 + longest / 2);
+        assert_eq!(spins(&mut spin), limits::processors() > 1);
+        // It has spun as long as it may, to no avail: what it slept comes on top.
+        learn(&mut spin, ELSEWHERE, 1_000_001);
+        assert!(spin.allowed < LONGEST_OF_SERVER);
+    }
+
+    #[test]
+    fn who_was_woken_on_its_own_processor_does_not_spin() {
         let words = [&AtomicU64::new(0), &AtomicU64::new(0)];
-        // Until no other thread has moved this one meanwhile.
-        let here = || identity::processor();
+        let mut spin = Spin::new(LONGEST_OF_SERVER);
+        // Until nobody has moved this thread meanwhile.
         loop {
-            let before = here();
+            let before = identity::processor();
             note_wake(words);
-            spin.learn_of_wake(Instant::now(), words);
-            if before == here() {
+            spin.learn_of_wake(0, words);
+            if before == identity::processor() {
                 break;
             }
         }
-        assert_eq!(looks(&mut spin), 1);
-        words[0].store(u64::MAX, Ordering::Relaxed);
-        spin.learn_of_wake(Instant::now(), words);
-        let expected = if limits::processors() == 1 { 1 } else { 3 };
-        assert_eq!(looks(&mut spin), expected);
+        assert!(!spins(&mut spin));
+        words[0].store(ELSEWHERE, Ordering::Relaxed);
+        words[1].store(1, Ordering::Relaxed);
+        spin.learn_of_wake(0, words);
+        assert_eq!(spins(&mut spin), limits::processors() > 1);
     }
 
     #[test]
@@ -170,17 +206,7 @@ mod tests {
         for _ in 0..20 {
             spin.until(|| false);
         }
-        let mut looks = 0;
-        let spun: Vec<bool> = (0..64)
-            .map(|_| {
-                looks = 0;
-                spin.until(|| {
-                    looks += 1;
-                    false
-                });
-                looks > 1
-            })
-            .collect();
+        let spun: Vec<bool> = (0..64).map(|_| spins(&mut spin)).collect();
         let tried = spun.iter().filter(|&&spun| spun).count();
         assert!(tried <= 4, "{tried} of 64 waits spun");
         assert!(limits::processors() == 1 || tried > 0);
@@ -188,16 +214,7 @@ mod tests {
 
     #[test]
     fn what_would_have_paid_is_tried_again() {
-        let mut spin = Spin::new(LONGEST_OF_SERVER);
-        let spins = |spin: &mut Spin| {
-            let mut looks = 0;
-            spin.until(|| {
-                looks += 1;
-                false
-            });
-            looks > 1
-        };
-        while spins(&mut spin) {}
+        let mut spin = tired();
         spin.learn_exactly(LONGEST_OF_SERVER);
         assert!(!spins(&mut spin));
         spin.learn_exactly(LONGEST_OF_SERVER / 2);

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -93,33 +93,28 @@ pub(crate) fn fork_unseen() -> io::Result<ForkedUnseen> {
 ///
 /// One that has been joined is *exiting*: it runs no code of this program any more, and is gone as soon as it gets a processor, which
 /// is waited for. They count till then, since whoever forks looks at the same number, and so that nothing hangs on what the kernel
-/// says of each: that decides only how long is waited. One that still runs, its destructors perhaps, has [`MOMENT`].
+/// says of each: that decides only how long is waited. One that still runs, its destructors perhaps, has [`RUNNING_MAX`].
 pub(crate) fn require_single_thread_soon() -> io::Result<()> {
-    let (mut running, mut exiting) = (Duration::ZERO, Duration::ZERO);
+    let start = Instant::now();
     loop {
-        match identity::require_single_thread() {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                let waited = if identity::do_others_exit() {
-                    &mut exiting
-                } else {
-                    &mut running
-                };
-                *waited += TICK;
-                if running > MOMENT || exiting > AGES {
-                    return Err(error);
-                }
-                std::thread::sleep(TICK);
-            }
+        let Err(error) = identity::require_single_thread() else {
+            return Ok(());
+        };
+        let longest = if identity::do_others_exit() {
+            EXITING_MAX
+        } else {
+            RUNNING_MAX
+        };
+        if start.elapsed() > longest {
+            return Err(error);
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-const TICK: Duration = Duration::from_millis(1);
-/// How long threads are waited for that run.
-const MOMENT: Duration = Duration::from_millis(20);
-/// How long threads are waited for that exit. Something in the kernel may hold one up: a file that it closes, a debugger.
-const AGES: Duration = Duration::from_secs(10);
+const RUNNING_MAX: Duration = Duration::from_millis(20);
+/// Something in the kernel may hold up a thread that exits: a file that it closes, a debugger.
+const EXITING_MAX: Duration = Duration::from_secs(10);
 
 /// What a process does that lives for a moment, in the memory and with the descriptors of this one, while the thread that
 /// started it waits. It must not allocate, lock or panic.

@@ -168,35 +168,47 @@ pub(crate) fn has_single_thread() -> io::Result<bool> {
     Ok(links == 3)
 }
 
-/// Whether all other threads of this process run no code of it any more and are about to be gone. Good for a guess: threads come
-/// and go meanwhile.
+/// Whether there are other threads, none of which runs code of this process any more: all are about to be gone. Good for a guess:
+/// threads come and go meanwhile.
 pub(crate) fn do_others_exit() -> bool {
-    // `PF_EXITING` of the kernel, which it sets first of all when a thread ends.
-    const EXITING: u32 = 4;
-    let does = |thread: std::ffi::OsString| {
-        let path = std::path::Path::new("/proc/self/task").join(thread);
-        // It is gone already where there is nothing to read.
-        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
-            return true;
-        };
-        let mut fields = stat
-            .rsplit_once(')')
-            .map_or("", |(_, fields)| fields)
-            .split_whitespace();
-        // A first thread that has ended before the others stays, as a zombie.
-        let is_zombie = fields.next() == Some("Z");
-        let flags = fields.nth(5).and_then(|flags| flags.parse::<u32>().ok());
-        !is_zombie && flags.is_some_and(|flags| flags & EXITING != 0)
-    };
-    let this = nix::unistd::gettid().to_string();
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
         return false;
     };
-    threads
-        .flatten()
-        .map(|thread| thread.file_name())
-        .filter(|thread| thread.as_encoded_bytes() != this.as_bytes())
-        .all(does)
+    let this = nix::unistd::gettid().to_string();
+    let mut has_others = false;
+    for thread in threads {
+        let Ok(thread) = thread else { return false };
+        if thread.file_name() == *this {
+            continue;
+        }
+        match std::fs::read(thread.path().join("stat")) {
+            Ok(stat) if is_exiting(&stat) => {}
+            Err(error) if has_no_such_thread(&error) => {}
+            _ => return false,
+        }
+        has_others = true;
+    }
+    has_others
+}
+
+/// Whether a thread ends, of which the kernel says this. A first thread that has ended before the others stays, as a zombie:
+/// for that one it is no use to wait.
+fn is_exiting(stat: &[u8]) -> bool {
+    // `PF_EXITING` of the kernel, which it sets before anybody can have joined the thread.
+    const EXITING: u32 = 4;
+    // Behind the name, which may be any bytes: the state, five numbers, the flags.
+    let after_name = stat.rsplit(|&byte| byte == b')').next();
+    let Some(Ok(fields)) = after_name.map(std::str::from_utf8) else {
+        return false;
+    };
+    let mut fields = fields.split_whitespace();
+    let is_zombie = fields.next() == Some("Z");
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u32>().ok());
+    !is_zombie && flags.is_some_and(|flags| flags & EXITING != 0)
+}
+
+fn has_no_such_thread(error: &io::Error) -> bool {
+    [libc::ENOENT, libc::ESRCH].contains(&error.raw_os_error().unwrap_or_default())
 }
 
 /// Checks that this process has one thread.
@@ -252,4 +264,37 @@ pub(crate) fn nonce() -> io::Result<[u8; 16]> {
 pub(crate) fn is_privileged_image() -> bool {
     // SAFETY: `getauxval` reads the auxiliary vector and takes any key.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_exits_by_its_flags_whatever_its_name_is() {
+        let stat = |state: &str, flags: u32| {
+            let mut stat = b"7 (a) b\xc3) ".to_vec();
+            stat.extend(format!("{state} 1 2 3 4 -1 {flags} 5 6").bytes());
+            stat
+        };
+        assert!(is_exiting(&stat("S", 0x40_0044)));
+        assert!(!is_exiting(&stat("S", 0x40_0040)));
+        assert!(!is_exiting(&stat("Z", 0x40_0044)));
+        assert!(!is_exiting(b"7 (a"));
+    }
+
+    #[test]
+    fn a_thread_that_waits_does_not_exit_even_with_a_name_that_is_cut_within_a_letter() {
+        let (say, heard) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let waits = std::thread::spawn(move || {
+            name_thread("fourteen lettr\u{e9}").unwrap();
+            say.send(()).unwrap();
+            gone.recv().unwrap_err();
+        });
+        heard.recv().unwrap();
+        assert!(!do_others_exit());
+        drop(go);
+        waits.join().unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use crate::kernel::step;
 use loom::sync::atomic::AtomicU64 as Word;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use loom::sync::atomic::fence;
 pub(crate) use std::sync::atomic::Ordering;
@@ -230,7 +230,7 @@ impl Spin {
     pub(crate) fn until(&mut self, mut is_done: impl FnMut() -> bool) -> bool {
         is_done()
     }
-    pub(crate) fn learn_of_wake(&mut self, _since: Instant, _words: [&AtomicU64; 2]) {}
+    pub(crate) fn learn_of_wake(&mut self, _since: u64, _words: [&AtomicU64; 2]) {}
 }
 
 pub(crate) fn note_wake(_words: [&AtomicU64; 2]) {}

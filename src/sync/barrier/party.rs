@@ -5,12 +5,12 @@ use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sync::barrier::broken::{BarrierError, BarrierWaitResult, Broken};
 use crate::sync::barrier::rounds::{COME, RESETS, Rounds, armed, cause_of, next_round, round_of};
 use crate::sys::atomic::Ordering;
+use crate::sys::clock;
 use crate::sys::futex::{self, WATCHED_MAX, Watched};
 use crate::sys::limits;
 use crate::sys::robust::{Held, Word, pending_on, this_thread};
 use crate::sys::step::step;
 use std::cell::RefCell;
-use std::time::Instant;
 
 thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
@@ -100,7 +100,7 @@ impl Rounds {
                 self.break_round(round, Broken::Died);
                 continue;
             }
-            slept_since.get_or_insert_with(Instant::now);
+            slept_since.get_or_insert_with(clock::monotonic_nanos);
             let is_in_time = self.sleep(round, seen, deadline);
             step!("barrier::wait::woken");
             if !is_in_time {
@@ -110,8 +110,11 @@ impl Rounds {
         step!("barrier::wait::over");
         if let Some(since) = slept_since {
             // A round that is slept through costs two wake-ups, and who comes late for the next one lets the others sleep in it.
-            // Without a lesson from each sleep, those who once slept would go on so.
-            SPIN.with_borrow_mut(|spin| spin.learn_of_wake(since, self.last_wake()));
+            // Without a lesson from each sleep, those who once slept would go on so. Where a round broke, this one may have woken
+            // itself.
+            if outcome.is_ok() {
+                SPIN.with_borrow_mut(|spin| spin.learn_of_wake(since, self.last_wake()));
+            }
             // Who ended the round may have died before it could wake the others.
             futex::wake(self.gate(round), i32::MAX);
         }
