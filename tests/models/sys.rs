@@ -1,7 +1,7 @@
 //! The crate's own `sys::robust`, over the model of what it stands on.
 
 pub(crate) use crate::held;
-pub(crate) use crate::kernel::{futex, limits};
+pub(crate) use crate::kernel::{clock, futex, limits};
 pub(crate) use crate::memory as atomic;
 pub(crate) use crate::memory;
 pub(crate) use crate::memory as part;
