@@ -515,6 +515,8 @@ fn an_end_that_has_moved_says_so() {
     here.send(5).unwrap();
     assert_eq!(arrived.recv().unwrap(), 5);
     drop(arrived);
+    // What another test starts just now has a copy of the end for a moment.
+    assert!(here.recv().unwrap_err().is_closed());
     assert!(here.send(6).unwrap_err().is_closed());
 }
 
@@ -545,6 +547,8 @@ fn an_end_that_did_not_leave_is_as_before() {
     // The other end of the carrier is gone.
     let (carrier, other_side) = Pipe::<Pipe<u8>>::pair().unwrap();
     drop(other_side);
+    // What another test starts just now has a copy of it for a moment.
+    assert!(carrier.recv().unwrap_err().is_closed());
     let refused = carrier.send(there).unwrap_err();
     assert!(refused.is_closed());
     let there = refused.into_value();
