@@ -148,13 +148,17 @@ macro_rules! every_method_alone {
 }
 pub(crate) use every_method_alone;
 
-/// Runs `body` on a thread of its own and fails when it has not ended within `limit`, or so many times as long as it does as
-/// much.
+/// A limit, or so many times as long as a test does as much.
+pub(crate) fn scaled_limit(limit: Duration) -> Duration {
+    limit.saturating_mul(u32::try_from(many::scaled(1)).unwrap())
+}
+
+/// Runs `body` on a thread of its own and fails when it has not ended within [`scaled_limit`] of `limit`.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let limit = limit.saturating_mul(u32::try_from(many::scaled(1)).unwrap());
+    let limit = scaled_limit(limit);
     let (done, ended) = mpsc::channel();
     let runner = thread::spawn(move || {
         let outcome = panic::catch_unwind(panic::AssertUnwindSafe(body));
