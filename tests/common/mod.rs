@@ -38,9 +38,13 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// For what moves gigabytes or starts thousands of processes on a busy machine.
 pub(crate) const LONG_LIMIT: Duration = Duration::from_secs(300);
 
-/// Makes `name::fork_server` and `name::spawn` of one body, each failing when it has not ended within [`LIMIT`].
+/// Makes `name::fork_server` and `name::spawn` of one body, each failing when it has not ended within [`LIMIT`], or another
+/// limit.
 macro_rules! each_method {
     ($name:ident, |$method:ident| $body:block) => {
+        crate::common::each_method!($name, crate::common::LIMIT, |$method| $body);
+    };
+    ($name:ident, $limit:expr, |$method:ident| $body:block) => {
         mod $name {
             use super::*;
 
@@ -48,12 +52,12 @@ macro_rules! each_method {
 
             #[test]
             fn fork_server() {
-                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::ForkServer));
+                crate::common::within($limit, || body(multiprocess::StartMethod::ForkServer));
             }
 
             #[test]
             fn spawn() {
-                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::Spawn));
+                crate::common::within($limit, || body(multiprocess::StartMethod::Spawn));
             }
         }
     };
