@@ -1,13 +1,13 @@
 //! Calls to a pool are awaited, with tokio or any other executor.
 //!
 //! A call in flight holds no thread: tokio's one thread has a timer beside the calls. See the timer tick while the workers
-//! work, the results, and that a call which takes too long is cancelled and its worker killed.
+//! wait for it, the results, and that a call which takes too long is cancelled and its worker killed.
 //!
 //! ```text
 //! cargo run --example async_pool
 //! ```
 
-use multiprocess::{Pool, Result};
+use multiprocess::{Event, Pool, Result};
 use std::time::Duration;
 use tokio::time;
 
@@ -21,17 +21,27 @@ fn slow_square(n: u64) -> u64 {
 async fn main() -> Result<()> {
     let pool = Pool::builder().workers(2).build()?;
 
-    let mut squares = pool.map_async(0..6, slow_square);
+    // The workers wait for what only the timer does.
+    let start = Event::new()?;
+    let mut squares = pool.with(start.clone()).map_async(0..6, |start, n| {
+        start.wait();
+        slow_square(n)
+    });
     let mut ticks = time::interval(Duration::from_millis(10));
     let mut ticked = 0;
     let squares = loop {
         tokio::select! {
             squares = &mut squares => break squares?,
-            _ = ticks.tick() => ticked += 1,
+            _ = ticks.tick() => {
+                ticked += 1;
+                if ticked == 3 {
+                    start.set();
+                }
+            }
         }
     };
     println!("squares: {squares:?}");
-    println!("the timer ticked meanwhile: {}", ticked > 1);
+    println!("the timer ticked meanwhile: {}", ticked >= 3);
 
     let (three, four) = tokio::join!(
         pool.apply_async(3, slow_square),

@@ -63,7 +63,7 @@ each_method!(
     }
 );
 
-each_method!(two_processes_meet_many_times, |method| {
+each_method!(two_processes_meet_many_times, LONG_LIMIT, |method| {
     let barrier = Barrier::new(2).unwrap();
     let rounds = scaled(20_000);
     let processes = start_many(method, 2, &(barrier, rounds), |(barrier, rounds)| {

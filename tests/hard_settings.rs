@@ -113,11 +113,15 @@ each_method_alone!(
 each_method_alone!(
     a_process_that_floods_its_own_socket_keeps_nobody_longer_than_the_limit,
     |method| {
-        let child = Process::builder().start_method(method).spawn((), |()| {
-            std::thread::sleep(Duration::from_millis(100));
+        let gate = Gate::new();
+        let flood = |gate: PathBuf| {
+            pass(&gate);
             unsafely::flood_sockets()
-        });
-        let mut child: Process<()> = child.unwrap();
+        };
+        let child = Process::builder().start_method(method);
+        let mut child: Process<()> = child.spawn(gate.path(), flood).unwrap();
+        // Before it was told to run, what it floods would be what tells that.
+        gate.let_through(1);
         for _ in 0..5 {
             let limit = Duration::from_millis(100);
             assert!(child.wait_timeout(limit).unwrap().is_none());

@@ -164,6 +164,8 @@ each_method_alone!(
         let seed = setting("MULTIPROCESS_CHAOS_SEED").unwrap_or(now.as_nanos() as u64 | 1);
         println!("MULTIPROCESS_CHAOS_SEED={seed}");
         let name = format!("cw{}", std::process::id());
+        // No other pool's workers have names that begin so.
+        let prefix = format!("{name}-");
         let pool = Pool::builder()
             .workers(3)
             .name(&name)
@@ -173,7 +175,7 @@ each_method_alone!(
         let tormentor = Process::builder()
             .start_method(method)
             .daemon(true)
-            .spawn((name.clone(), seed), torment)
+            .spawn((prefix.clone(), seed), torment)
             .unwrap();
         let (tally, is_over) = (Tally::default(), AtomicBool::new(false));
         let end = Instant::now() + run_time();
@@ -194,7 +196,7 @@ each_method_alone!(
         tormentor.kill().unwrap();
         tormentor.join().unwrap_err();
         // It may have left one stopped.
-        for worker in named(&name) {
+        for worker in named(&prefix) {
             let _gone = kill(worker, Signal::SIGCONT);
         }
         println!("tally = {:?}", tally.0.lock().unwrap());

@@ -91,15 +91,16 @@ impl Stock {
         self.is_due && self.offered.len() < self.wanted
     }
 
-    /// How long requests are waited for before the next is forked.
+    /// Until when requests are waited for before the next is forked.
     pub(crate) fn patience(&self) -> Deadline {
-        if !self.is_short() {
-            Deadline::NEVER
-        } else if 2 * self.offered.len() < self.wanted {
-            Deadline::after(Duration::ZERO)
-        } else {
-            Deadline::after(QUIET)
-        }
+        self.pause().map_or(Deadline::NEVER, Deadline::after)
+    }
+
+    /// How long that is; `None` where none is to be forked.
+    fn pause(&self) -> Option<Duration> {
+        let is_half_left = 2 * self.offered.len() >= self.wanted;
+        let pause = if is_half_left { QUIET } else { Duration::ZERO };
+        self.is_short().then_some(pause)
     }
 
     /// None can be forked now.
@@ -152,7 +153,7 @@ mod tests {
 
     /// Whether it is forked at once, where one is lacking.
     fn is_urgent(stock: &Stock) -> bool {
-        stock.is_short() && stock.patience().has_passed()
+        stock.pause() == Some(Duration::ZERO)
     }
 
     #[test]

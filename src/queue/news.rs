@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::queue::core::Limit;
     use crate::queue::get::SHORT;
+    use crate::sys::forks::apart;
     use crate::sys::poll::is_hung_up;
     use crate::sys::shared::SharedFd;
     use crate::sys::socket::record_pair;
@@ -173,6 +174,7 @@ mod tests {
 
     #[test]
     fn descriptors_of_a_message_that_did_not_come_are_closed_by_who_finds_or_leaves_nothing() {
+        let _apart = apart::no_forks();
         robust::prepare().unwrap();
         let core = Core::create(u64::MAX).unwrap();
         let limits = [

@@ -281,6 +281,7 @@ impl Drop for Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forks::apart;
 
     fn sent(slot: &Slot) -> (Arc<SharedFd>, u64, u64) {
         let copy = slot.file_for_sending().try_clone().unwrap();
@@ -295,6 +296,7 @@ mod tests {
 
     #[test]
     fn objects_have_places_of_their_own_and_start_as_zeros() {
+        let _apart = apart::no_forks();
         let slots: Vec<Slot> = (0..40_000).map(|_| Slot::allocate(24).unwrap()).collect();
         for (slot, number) in slots.iter().zip(1..) {
             assert_eq!(
@@ -319,6 +321,7 @@ mod tests {
 
     #[test]
     fn what_never_left_is_taken_again_and_is_zeros() {
+        let _apart = apart::no_forks();
         // Of a size that no other test uses: they share the arena.
         let _keeps_the_segment = Slot::allocate(64).unwrap();
         let first = Slot::allocate(5000).unwrap();

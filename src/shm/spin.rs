@@ -184,14 +184,10 @@ mod tests {
     fn who_was_woken_on_its_own_processor_does_not_spin() {
         let words = [&AtomicU64::new(0), &AtomicU64::new(0)];
         let mut spin = Spin::new(LONGEST_OF_SERVER);
-        // Until nobody has moved this thread meanwhile.
-        loop {
-            let before = identity::processor();
+        // Until nobody has moved this thread between the two.
+        while !spin.shares_processor {
             note_wake(words);
             spin.learn_of_wake(0, words);
-            if before == identity::processor() {
-                break;
-            }
         }
         assert!(!spins(&mut spin));
         words[0].store(ELSEWHERE, Ordering::Relaxed);

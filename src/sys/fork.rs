@@ -236,6 +236,7 @@ pub(crate) fn kill_uncollected(pid: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forks::apart;
 
     struct Answer(u32, u32);
 
@@ -247,6 +248,7 @@ mod tests {
 
     #[test]
     fn an_unseen_child_runs_in_this_memory_and_is_gone_when_it_has() {
+        let _apart = apart::forks();
         let mut answer = Answer(0, 0);
         run_unseen(&mut answer).unwrap();
         assert_ne!(answer.0, identity::pid());

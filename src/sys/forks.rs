@@ -45,3 +45,28 @@ pub(crate) fn note() {
 unsafe extern "C" fn on_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
+
+/// Keeps the tests that fork from those that this would disturb, since all are threads of one process: a fork ends the stretch
+/// of all of them, and the child has a copy of every descriptor, so that nothing is the last that a test closes.
+#[cfg(test)]
+pub(crate) mod apart {
+    use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    static APART: RwLock<()> = RwLock::new(());
+
+    /// As long as this is there its holder may have children that it has forked.
+    pub(crate) struct Forks {
+        _alone: RwLockWriteGuard<'static, ()>,
+    }
+
+    pub(crate) fn forks() -> Forks {
+        Forks {
+            _alone: APART.write(),
+        }
+    }
+
+    /// As long as what this returns is there nobody forks, and nobody has a child. It is not asked for twice by one thread.
+    pub(crate) fn no_forks() -> RwLockReadGuard<'static, ()> {
+        APART.read()
+    }
+}

@@ -89,6 +89,7 @@ fn word() -> *mut AtomicU64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::sys::forks::apart;
     use std::collections::BTreeSet;
     use std::sync::mpsc;
     use std::thread;
@@ -144,6 +145,7 @@ mod tests {
 
     #[test]
     fn each_fork_begins_another_life_however_it_is_made() {
+        let _apart = apart::forks();
         let ours = Life::now();
         for fork in [by_the_library, past_the_library] {
             assert!(holds_in_fork(fork, || {
@@ -161,6 +163,7 @@ mod tests {
 
     #[test]
     fn a_child_that_has_its_forebears_pid_again_is_another_one() {
+        let _apart = apart::forks();
         let ours = Life::now();
         // As if this process were gone, and its pid given to a child of its child.
         assert!(holds_in_fork(by_the_library, || {

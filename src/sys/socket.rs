@@ -310,6 +310,7 @@ pub(crate) fn adopt_inherited(number: i32) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forks::apart;
     use std::os::fd::AsFd;
 
     #[test]
@@ -337,6 +338,7 @@ mod tests {
 
     #[test]
     fn a_bell_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
+        let _apart = apart::no_forks();
         let (here, there) = record_pair().unwrap();
         ring(here.as_fd()).unwrap();
         let mut bell = [0; 8];

@@ -23,12 +23,14 @@ impl<'de> Deserialize<'de> for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forks::apart;
     use crate::sys::shared::SharedFd;
     use crate::wire::{codec, handles};
     use std::sync::atomic::Ordering;
 
     #[test]
     fn objects_of_one_segment_bring_one_descriptor() {
+        let _apart = apart::no_forks();
         let slots: Vec<Slot> = (0..100).map(|_| Slot::allocate(8).unwrap()).collect();
         let mut bytes = Vec::new();
         let enclosed = handles::collect(|| codec::encode(&slots, &mut bytes)).unwrap();

@@ -76,7 +76,7 @@ pub(crate) fn in_own_process(test: &str, limit: Duration, body: impl FnOnce() + 
     }
     let ended = Application::new(test, ALONE)
         .start()
-        .wait(limit + Duration::from_secs(5));
+        .wait(super::scaled_limit(limit) + Duration::from_secs(5));
     let passed = ended.status.success() && ended.stdout.contains("1 passed");
     assert!(
         passed,

@@ -38,9 +38,13 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// For what moves gigabytes or starts thousands of processes on a busy machine.
 pub(crate) const LONG_LIMIT: Duration = Duration::from_secs(300);
 
-/// Makes `name::fork_server` and `name::spawn` of one body, each failing when it has not ended within [`LIMIT`].
+/// Makes `name::fork_server` and `name::spawn` of one body, each failing when it has not ended within [`LIMIT`], or another
+/// limit.
 macro_rules! each_method {
     ($name:ident, |$method:ident| $body:block) => {
+        crate::common::each_method!($name, crate::common::LIMIT, |$method| $body);
+    };
+    ($name:ident, $limit:expr, |$method:ident| $body:block) => {
         mod $name {
             use super::*;
 
@@ -48,12 +52,12 @@ macro_rules! each_method {
 
             #[test]
             fn fork_server() {
-                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::ForkServer));
+                crate::common::within($limit, || body(multiprocess::StartMethod::ForkServer));
             }
 
             #[test]
             fn spawn() {
-                crate::common::within(crate::common::LIMIT, || body(multiprocess::StartMethod::Spawn));
+                crate::common::within($limit, || body(multiprocess::StartMethod::Spawn));
             }
         }
     };
@@ -148,13 +152,17 @@ macro_rules! every_method_alone {
 }
 pub(crate) use every_method_alone;
 
-/// Runs `body` on a thread of its own and fails when it has not ended within `limit`, or so many times as long as it does as
-/// much.
+/// A limit, or so many times as long as a test does as much.
+pub(crate) fn scaled_limit(limit: Duration) -> Duration {
+    limit.saturating_mul(u32::try_from(many::scaled(1)).unwrap())
+}
+
+/// Runs `body` on a thread of its own and fails when it has not ended within [`scaled_limit`] of `limit`.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let limit = limit.saturating_mul(u32::try_from(many::scaled(1)).unwrap());
+    let limit = scaled_limit(limit);
     let (done, ended) = mpsc::channel();
     let runner = thread::spawn(move || {
         let outcome = panic::catch_unwind(panic::AssertUnwindSafe(body));

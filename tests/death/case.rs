@@ -171,12 +171,17 @@ pub(crate) fn stopped<A: Portable, T: Portable>(
 ) -> Process<T> {
     let slot = arm.slot;
     let process = victim(case.method, arm, args, act);
+    wait_until_stopped(&process, slot);
+    process
+}
+
+/// Waits until it was stopped by what was armed in that slot.
+pub(crate) fn wait_until_stopped<T>(process: &Process<T>, slot: u64) {
     let is_there = || {
         let is_stopped = census::process(process.pid()).is_some_and(|one| one.state == 'T');
         is_stopped && board::dead(slot) == Some(process.pid())
     };
     assert!(census::poll(SOON, is_there, |is| *is), "it never stops");
-    process
 }
 
 /// Lets one go on that was stopped.

@@ -6,6 +6,7 @@ use crate::board::Arm;
 use crate::case::Then::{Done, Either, Undone};
 use crate::case::{
     Case, Row, SOON, at, deaths, each, go_on, kill_now, result_of, stopped, wait_until_asleep,
+    wait_until_stopped,
 };
 use crate::queue::{assert_serves, empty, soon, with};
 use multiprocess::{Process, Queue};
@@ -117,7 +118,8 @@ deaths!(who_leaves_with_nothing_there, LEAVER, |case| {
 
 const LATE: &[Row] = &[at("monitor::pass_on::idle", Undone)];
 
-deaths!(who_is_late, LATE, |case| {
+/// Has one be late by so much; `None` where its time was over before it could be.
+fn be_late(case: Case, time: Duration) -> Option<()> {
     let queue = empty();
     let getter = case.other(
         (Arm::stop(1, "monitor::wait::woken"), queue.clone()),
@@ -128,14 +130,27 @@ deaths!(who_is_late, LATE, |case| {
         },
     );
     wait_until_asleep(&getter);
-    let victim = case.victim(queue.clone(), |queue: Queue<u32>| {
+    let args = (queue.clone(), time.as_millis() as u64);
+    let mut victim = case.victim(args, |(queue, time): (Queue<u32>, u64)| {
         // It was slow to wake up, the other, which was woken; this one's time is over meanwhile.
-        queue.get_timeout(Duration::from_millis(200)).is_err()
+        queue.get_timeout(Duration::from_millis(time)).is_err()
     });
     wait_until_asleep(&victim);
     queue.put_timeout(1, SOON).unwrap();
-    case.assert_killed(victim);
+    let ended = victim.wait_timeout(SOON).unwrap();
+    wait_until_stopped(&getter, 1);
     go_on(&getter);
     assert_eq!(result_of(getter), 1);
+    if ended.is_some_and(|status| status.success()) {
+        return None;
+    }
+    case.assert_killed(victim);
     assert_serves(&queue);
+    Some(())
+}
+
+deaths!(who_is_late, LATE, |case| {
+    let times = [200, 400, 800, 1600, 3200].map(Duration::from_millis);
+    let late = times.into_iter().find_map(|time| be_late(case, time));
+    assert!(late.is_some(), "its time is over before it comes there");
 });

@@ -97,6 +97,10 @@ deaths_by_server!(the_server_is_stopped_as_it_forks_ahead, STOPPED, |case| {
     };
     let mut is_over = false;
     for number in 0..STARTS {
+        if board::dead(0).is_some() {
+            // It was stopped after the last look, so that the next start has it go on.
+            stop.anyone_else();
+        }
         let waits = Process::spawn(gate.clone(), |gate: Queue<u32>| gate.get().unwrap()).unwrap();
         is_over = census::poll(SOON / 20, is_stopped, |is| *is);
         gate.put(number).unwrap();

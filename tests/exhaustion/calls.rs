@@ -325,7 +325,7 @@ refused!(what_lies_in_shared_memory, |refusals| {
 });
 
 refused!(a_block_with_a_name, |refusals| {
-    let name = format!("exhaustion-{}", std::process::id());
+    let name = format!("multiprocess-exhaustion-{}", std::process::id());
     refuse_each(refusals, "shared memory", Whose::Own, name, |name| {
         let memory = SharedMemory::create(name, 5000).map_err(said)?;
         memory.write(0, &[7_u8; 10]).map_err(said)?;

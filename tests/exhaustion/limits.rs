@@ -54,7 +54,7 @@ mod a_process_too_many_for_its_user {
 struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// `None` where this process may make none.
+    /// `None` where this process may make none, or where it could be swapped out instead.
     fn of(bytes: u64) -> Option<MemoryGroup> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let path_of = |kind: &str| {
@@ -62,9 +62,22 @@ impl MemoryGroup {
                 .filter_map(|line| line.split_once(':'))
                 .find_map(|(_, rest)| rest.strip_prefix(kind)?.strip_prefix(':'))
         };
-        let (root, limit, path) = match path_of("memory") {
-            Some(path) => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", path),
-            None => ("/sys/fs/cgroup", "memory.max", path_of("")?),
+        // With what is swapped out: as a limit of both together, or of that alone.
+        let (root, limit, with_swap, swap, path) = match path_of("memory") {
+            Some(path) => (
+                "/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.memsw.limit_in_bytes",
+                bytes,
+                path,
+            ),
+            None => (
+                "/sys/fs/cgroup",
+                "memory.max",
+                "memory.swap.max",
+                0,
+                path_of("")?,
+            ),
         };
         let name = format!("multiprocess-test-{}", std::process::id());
         let group = Path::new(root)
@@ -73,8 +86,15 @@ impl MemoryGroup {
         fs::create_dir(&group).ok()?;
         let group = MemoryGroup(group);
         fs::write(group.0.join(limit), bytes.to_string()).ok()?;
-        Some(group)
+        let is_swap_limited = fs::write(group.0.join(with_swap), swap.to_string()).is_ok();
+        (is_swap_limited || !is_there_swap()).then_some(group)
     }
+}
+
+/// Whether memory can be swapped out, into a file or a partition.
+fn is_there_swap() -> bool {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    swaps.lines().count() > 1
 }
 
 impl Drop for MemoryGroup {
@@ -91,7 +111,7 @@ fn a_worker_whose_group_has_no_memory_left_is_a_crash() {
     );
     in_own_process(&test, LIMIT, || {
         let Some(group) = MemoryGroup::of(64 << 20) else {
-            println!("skipped=1, since no group of processes can be made here");
+            println!("skipped=1, since no group of processes that has so little can be made here");
             return;
         };
         let pool = pool(StartMethod::ForkServer, 2);

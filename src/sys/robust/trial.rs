@@ -1,6 +1,7 @@
 //! What the tests of words and monitors need: processes that die at random instants.
 
 use crate::deadline::Deadline;
+use crate::sys::forks::apart::Forks;
 use crate::sys::memory::{Mapping, SealedMemory};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -18,7 +19,7 @@ pub(crate) fn soon() -> Deadline {
 }
 
 /// Forks a process that runs `body` and ends with the code that it returns.
-pub(crate) fn forked(body: impl FnOnce() -> i32) -> Pid {
+pub(crate) fn forked(_apart: &Forks, body: impl FnOnce() -> i32) -> Pid {
     // SAFETY: the C library's allocator serves the child of a fork; `body` uses nothing else that a thread of the
     // parent could hold.
     match unsafe { fork() }.unwrap() {

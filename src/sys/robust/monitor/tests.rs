@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sys::atomic::AtomicU64;
+use crate::sys::forks::apart;
 use crate::sys::robust::trial::{Random, forked, kill_hard, memory, soon};
 use nix::unistd::Pid;
 use std::time::Duration;
@@ -134,6 +135,7 @@ fn sleepers_whose_deadlines_pass_swallow_no_wake_up() {
 
 #[test]
 fn takers_killed_at_any_instant_take_no_wake_up_with_them() {
+    let apart = apart::forks();
     let memory = memory();
     let things = things(&memory);
     let mut random = Random::new();
@@ -144,13 +146,13 @@ fn takers_killed_at_any_instant_take_no_wake_up_with_them() {
             }
         }
     };
-    let mut children: Vec<Pid> = (0..3).map(|_| forked(taker)).collect();
+    let mut children: Vec<Pid> = (0..3).map(|_| forked(&apart, taker)).collect();
     for _ in 0..500 {
         things.bring();
         random.pause(Duration::from_micros(150));
         let one = usize::try_from(random.below(3)).unwrap();
         kill_hard(children[one]);
-        children[one] = forked(taker);
+        children[one] = forked(&apart, taker);
         // All is taken without anything else being brought.
         let deadline = soon();
         while things.are_there() {

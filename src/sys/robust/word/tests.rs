@@ -1,6 +1,7 @@
 //! A word among threads and processes, which die at any instant.
 
 use super::*;
+use crate::sys::forks::apart;
 use crate::sys::memory::SealedMemory;
 use crate::sys::robust::trial::{Random, assert_ends_well, forked, kill_hard, memory, soon};
 use nix::unistd::Pid;
@@ -77,10 +78,11 @@ fn a_thread_that_ends_holding_is_found_to_have_died() {
 
 #[test]
 fn of_many_words_a_dead_process_loses_those_that_it_held() {
+    let apart = apart::forks();
     let memory = memory();
     for kept_out in 0..5 {
         let words: Vec<_> = (0..5).map(|n| Word::at(&memory, n * 64)).collect();
-        let child = forked(|| {
+        let child = forked(&apart, || {
             let mut all: Vec<_> = words
                 .iter()
                 .map(|word| Some(word.acquire(Deadline::NEVER).unwrap()))
@@ -99,10 +101,11 @@ fn of_many_words_a_dead_process_loses_those_that_it_held() {
 
 #[test]
 fn a_fork_holds_nothing_of_its_parents() {
+    let apart = apart::forks();
     let memory = memory();
     let word = Word::at(&memory, 64);
     let mut held = word.acquire(Deadline::NEVER);
-    let child = forked(|| {
+    let child = forked(&apart, || {
         let parent = word.holder();
         if word.is_held_by_this_thread() || word.try_acquire().is_some() {
             return 1;
@@ -145,6 +148,7 @@ fn more_words_than_the_kernel_walks_are_refused() {
 
 #[test]
 fn holders_and_sleepers_killed_at_any_instant_keep_nobody_waiting() {
+    let apart = apart::forks();
     let memory = memory();
     let word = Word::at(&memory, 64);
     let (taken, finished) = (memory.word(128), memory.word(192));
@@ -162,12 +166,12 @@ fn holders_and_sleepers_killed_at_any_instant_keep_nobody_waiting() {
             finished.store(finished.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     };
-    let mut children: Vec<Pid> = (0..4).map(|_| forked(worker)).collect();
+    let mut children: Vec<Pid> = (0..4).map(|_| forked(&apart, worker)).collect();
     for _ in 0..500 {
         random.pause(Duration::from_micros(400));
         let one = usize::try_from(random.below(4)).unwrap();
         kill_hard(children[one]);
-        children[one] = forked(worker);
+        children[one] = forked(&apart, worker);
         let held = word.acquire(soon()).expect("nobody hands the word on");
         let equal = taken.load(Ordering::Relaxed) == finished.load(Ordering::Relaxed);
         assert!(equal || held.owner_died(), "two held it at a time");
