@@ -25,7 +25,7 @@ fn steps(n: u64) -> u64 {
 fn main() -> Result<()> {
     let pool = Pool::builder().workers(2).build()?;
     let started = Instant::now();
-    let job = pool.job().timeout(Duration::from_millis(300));
+    let job = pool.job().timeout(Duration::from_secs(2));
     for (n, outcome) in (1..=10).zip(job.imap(1..=10, steps)) {
         match outcome {
             Ok(steps) => println!("{n}: {steps} steps"),

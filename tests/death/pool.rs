@@ -192,9 +192,8 @@ deaths!(an_application_that_drives, DRIVER, |case| {
         let pool = pool(method_of(&method));
         // Behind the first item stand some that the other worker takes over.
         let some = pool.with(runs).imap(0..40_u32, |runs, number| {
-            // It takes until all others have run.
-            while number == 0 && runs.len() < 39 {
-                std::thread::sleep(Duration::from_millis(1));
+            if number == 0 {
+                std::thread::sleep(Duration::from_millis(100));
             }
             runs.put(number).unwrap();
         });
