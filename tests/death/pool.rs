@@ -7,7 +7,7 @@ use crate::case::Then::{Either, Held, Undone};
 use crate::case::{Case, Row, assert_nobody_left, at, deaths, each, method_of, name_of};
 use crate::common::{assert_serves, kill_hard};
 use crate::link::{assert_one_crash_at_most, assert_reached, pool};
-use multiprocess::{Pool, Queue};
+use multiprocess::{Event, Pool, Queue};
 use std::time::Duration;
 
 pub(crate) const TABLES: &[&[Row]] = &[
@@ -203,8 +203,13 @@ deaths!(an_application_that_drives, DRIVER, |case| {
             .timeout(Duration::from_millis(20))
             .imap([7_u32, 8], |_| loop_for_ever());
         assert!(late.all(|result| result.is_err_and(|error| error.is_timeout())));
-        // It is dropped while an item runs.
-        let _running = pool.apply_async((), |()| loop_for_ever());
+        // It is dropped while an item runs: one that has not begun would need no kill.
+        let begun = Event::new().unwrap();
+        let _running = pool.with(begun.clone()).apply_async((), |begun, ()| {
+            begun.set();
+            loop_for_ever();
+        });
+        begun.wait();
     });
     case.assert_killed(application);
     assert_nobody_left(case);
