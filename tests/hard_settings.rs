@@ -9,8 +9,10 @@ use common::fault::{self, fault_row};
 use common::meet::{Gate, pass};
 use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
 use multiprocess::{Pool, Process, SharedSlice, StartMethod, TaskErrorKind};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -473,3 +475,51 @@ fault_row!(where_memory_is_refused_that_limit_is_named, |method| {
     assert!(error.contains(&format!("RLIMIT_AS is {limit}")), "{error}");
     assert_serves(&pool(method, 2));
 });
+
+/// The processors that this thread may run on.
+fn allowed() -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    (0..CpuSet::count())
+        .filter(|&processor| set.is_set(processor).unwrap())
+        .collect()
+}
+
+fn run_on(processors: &[usize]) {
+    let mut set = CpuSet::new();
+    for &processor in processors {
+        set.set(processor).unwrap();
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+}
+
+each_method_alone!(
+    a_worker_that_is_sent_off_its_callers_processor_may_run_where_it_might_before,
+    |method| {
+        let pool = Pool::builder()
+            .workers(1)
+            .start_method(method)
+            .build()
+            .unwrap();
+        let before = allowed();
+        assert_eq!(pool.apply((), |()| allowed()).unwrap(), before);
+        let here = before[0];
+        run_on(&[here]);
+        let put_there = |here: usize| {
+            let before = allowed();
+            run_on(&[here]);
+            run_on(&before);
+        };
+        for _ in 0..10 {
+            pool.apply(here, put_there).unwrap();
+            let mut is_elsewhere = before.len() == 1;
+            while !is_elsewhere {
+                let (now, at) = pool
+                    .apply((), |()| (allowed(), sched_getcpu().unwrap()))
+                    .unwrap();
+                assert_eq!(now, before);
+                is_elsewhere = at != here;
+            }
+        }
+        run_on(&before);
+    }
+);

@@ -2,6 +2,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::pool::crowding::Crowding;
 use crate::pool::floor::Floor;
 use crate::pool::lead::WAKE;
 use crate::pool::shared::{Core, Shared};
@@ -46,6 +47,7 @@ impl Driver {
             is_closed: false,
             is_over: false,
             spin: Spin::new(LONGEST_OF_CLIENT),
+            crowding: Crowding::new(),
             news: Vec::new(),
         };
         let shared = Shared {

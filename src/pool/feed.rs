@@ -1,13 +1,14 @@
 //! What goes to the workers: pieces, as the dispatcher decides, what is taken back, and that we sleep.
 
+use crate::pool::crowding::Company;
 use crate::pool::dispatch::{Action, Piece};
 use crate::pool::floor::{Floor, Pending, Sink};
-use crate::pool::hired::Body;
+use crate::pool::hired::{Body, Worker};
 use crate::pool::protocol::{Permission, Share, to_worker};
 use crate::shm::Spin;
 use crate::sys::clock;
 use crate::sys::step::step;
-use crate::wire::Header;
+use crate::wire::{Header, Link};
 use std::sync::Arc;
 
 impl Floor {
@@ -151,30 +152,49 @@ impl Floor {
         }
     }
 
+    /// Where those run that have items, as far as is known.
+    pub(crate) fn company(&self) -> Company {
+        let mut links = self.busy_workers().map(|worker| &worker.link).peekable();
+        if links.peek().is_none() {
+            Company::None
+        } else if links.all(Link::shares_processor) {
+            Company::Here
+        } else {
+            Company::Elsewhere
+        }
+    }
+
+    /// The workers that have items.
+    fn busy_workers(&self) -> impl Iterator<Item = &Worker> {
+        let slots = self.staff.slots().iter().enumerate();
+        slots.filter_map(|(index, slot)| {
+            let worker = slot.worker.as_ref()?;
+            self.dispatcher.is_busy(index).then_some(worker)
+        })
+    }
+
+    /// Asks one of the workers that have items to go to another processor: the one that was asked least often, as one that is at a
+    /// long item does not hear it.
+    pub(crate) fn send_one_away(&self) {
+        let links = self.busy_workers().map(|worker| &worker.link);
+        if let Some(link) = links.min_by_key(|link| link.times_sent_away()) {
+            link.send_away();
+        }
+    }
+
+    /// Whether a worker that has items has shown something.
+    pub(crate) fn has_news(&mut self) -> bool {
+        let mut slots = self.staff.slots_mut().iter_mut().enumerate();
+        slots.any(|(index, slot)| {
+            let worker = slot.worker.as_mut();
+            let worker = worker.filter(|_| self.dispatcher.is_busy(index));
+            worker.is_some_and(|worker| worker.link.has_data())
+        })
+    }
+
     /// Spins until a worker that has items has shown something; returns whether one has.
     pub(crate) fn spin_for_news(&mut self, spin: &mut Spin) -> bool {
-        let Floor {
-            staff, dispatcher, ..
-        } = self;
-        let slots = staff.slots_mut();
-        // Where all who are awaited need this processor, it is left to them.
-        let is_of_use = slots.iter().enumerate().any(|(index, slot)| {
-            dispatcher.is_busy(index)
-                && slot
-                    .worker
-                    .as_ref()
-                    .is_some_and(|worker| !worker.link.shares_processor())
-        });
-        is_of_use
-            && spin.until(|| {
-                slots.iter_mut().enumerate().any(|(index, slot)| {
-                    dispatcher.is_busy(index)
-                        && slot
-                            .worker
-                            .as_mut()
-                            .is_some_and(|worker| worker.link.has_data())
-                })
-            })
+        spin.until(|| self.has_news())
     }
 
     /// Tells the workers that have something to do, and have not been told, that we sleep; returns whether there is no

@@ -26,16 +26,21 @@
 //! with other callbacks too; but no more than `NESTED_MAX` such waits deep, so that the stack does not end.
 
 use crate::deadline::Deadline;
+use crate::pool::crowding::Advice;
 use crate::pool::dispatch::JobId;
 use crate::pool::plan::{Supply, Turn};
 use crate::pool::shared::{Core, Shared};
 use crate::sys::step::step;
 use crate::sys::{clock, limits};
 use parking_lot::MutexGuard;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The number under which the wake-up descriptor is watched; workers have smaller ones.
 pub(crate) const WAKE: u64 = u64::MAX;
+
+/// How long a worker takes at most to go to another processor, if that is free, and to answer from there.
+const TO_ANOTHER_PROCESSOR: Duration = Duration::from_micros(200);
 
 /// Whether a call waits for something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +122,10 @@ impl Shared {
         }
     }
 
-    /// Waits until there is news: spins if a processor is free for that, then sleeps.
+    /// Waits until there is news, or perhaps is: awake if that pays, then asleep.
     fn rest(&self, core: &mut MutexGuard<'_, Core>, patience: Patience, limit: Deadline) {
         core.floor.staff().settle();
-        let Core { floor, spin, .. } = &mut **core;
-        let may_spin = patience == Patience::Wait && !floor.keeps_busy(limits::processors());
-        if may_spin && floor.spin_for_news(spin) {
+        if patience == Patience::Wait && stay_awake(core) {
             return;
         }
         let mut news = std::mem::take(&mut core.news);
@@ -139,7 +142,9 @@ impl Shared {
             // It fails only where the set itself is gone; then the next round looks again.
             let _ready = MutexGuard::unlocked(core, || watch.wait(&mut news, deadline));
             core.is_asleep = false;
-            core.spin.learn(start.elapsed());
+            let slept = start.elapsed();
+            core.spin.learn(slept);
+            core.crowding.slept(slept);
         }
         core.floor.wake_up();
         step!("pool::sleep::woken");
@@ -152,6 +157,42 @@ impl Shared {
         }
         core.news = news;
     }
+}
+
+/// Stays awake for news as long as that pays; returns whether it is to be looked for some.
+fn stay_awake(core: &mut MutexGuard<'_, Core>) -> bool {
+    let Core {
+        floor,
+        spin,
+        crowding,
+        ..
+    } = &mut **core;
+    if floor.keeps_busy(limits::processors()) {
+        return false;
+    }
+    match crowding.advise(floor.company()) {
+        Advice::Sleep => return false,
+        Advice::Spin => {
+            let has_news = floor.spin_for_news(spin);
+            if has_news {
+                crowding.pays();
+            }
+            return has_news;
+        }
+        Advice::SendAway => floor.send_one_away(),
+        Advice::Yield => {}
+    }
+    let start = Instant::now();
+    while !core.floor.has_news() {
+        if start.elapsed() > TO_ANOTHER_PROCESSOR {
+            core.crowding.give_up();
+            break;
+        }
+        // Whoever wants the lock may have it: there may be others at work on this processor, for longer.
+        MutexGuard::unlocked(core, thread::yield_now);
+    }
+    // Others may have changed what this one would sleep for.
+    true
 }
 
 /// A moment of the monotonic clock, or `limit` if that is sooner.

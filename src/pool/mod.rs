@@ -13,6 +13,7 @@ mod histogram;
 mod stats;
 mod progress;
 mod plan;
+mod crowding;
 mod stream;
 mod floor;
 mod calls;

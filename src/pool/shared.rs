@@ -3,6 +3,7 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Raw, Waiting};
+use crate::pool::crowding::Crowding;
 use crate::pool::dispatch::JobId;
 use crate::pool::floor::Floor;
 use crate::pool::plan::Plan;
@@ -56,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) is_closed: bool,
     pub(crate) is_over: bool,
     pub(crate) spin: Spin,
+    pub(crate) crowding: Crowding,
     pub(crate) news: Vec<u64>,
 }
 

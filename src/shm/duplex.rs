@@ -233,6 +233,21 @@ impl Duplex {
         self.sleeper.note_processor();
     }
 
+    /// As [`Sleeper::send_away`].
+    pub(crate) fn send_away(&self) {
+        self.sleeper.send_away();
+    }
+
+    /// As [`Sleeper::times_sent_away`].
+    pub(crate) fn times_sent_away(&self) -> u64 {
+        self.sleeper.times_sent_away()
+    }
+
+    /// As [`Incoming::sent_away`].
+    pub(crate) fn sent_away(&self) -> u64 {
+        self.incoming.sent_away()
+    }
+
     /// As [`Incoming::shares_processor`].
     pub(crate) fn shares_processor(&self) -> bool {
         self.incoming.shares_processor()

@@ -10,7 +10,8 @@
 //! | `ASLEEP` | it is about to sleep (even number of the sleep, and for what), or is awake (0 in the low bits) | after a `TAIL` or `HEAD`, to know whether to ring |
 //! | `ROOM_WANTED` | with `ASLEEP` | to ring no sooner than that many bytes are free |
 //! | `LEFT` | it has closed a copy of its socket; counts them | to know that the socket is worth a question |
-//! | `PROCESSOR` | it rings or has woken: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `PROCESSOR` | it rings, has woken or has changed it: where it runs, counted from 1 | to know whether to spin makes sense |
+//! | `AWAY` | it wants the other to leave the processor that both are on; counts how often | when it is about to wait, and when it wakes |
 //! | `RANG` | it rings: when | to know whether to spin would have |
 //! | `CLAIM` | it has moved, or is used for the first time since a fork of its process: counts these | by nobody; copies of it that a fork made find that they are no longer it |
 //! | `HELD`, `LENT` | it has, or names, what was sent before (see `loan`); one for each place | before it is named, or let go of |
@@ -50,6 +51,7 @@ const LEFT: usize = 400;
 const PROCESSOR: usize = 408;
 const CLAIM: usize = 416;
 const RANG: usize = 424;
+const AWAY: usize = 432;
 const NOTE: usize = 512;
 const MOMENT: usize = 520;
 /// Where the words of [`loan`](super::loan) begin, of which there is a line each.
@@ -439,6 +441,11 @@ impl Incoming {
         shares_processor(&self.peer)
     }
 
+    /// How often the other has asked us to leave the processor that both are on.
+    pub(crate) fn sent_away(&self) -> u64 {
+        self.peer.load(AWAY, Ordering::Acquire)
+    }
+
     /// When the other last rang, by the monotonic clock, if what it says is to be believed.
     pub(crate) fn rang(&self) -> u64 {
         self.peer.load(RANG, Ordering::Relaxed)
@@ -544,6 +551,18 @@ impl Sleeper {
         self.note_processor();
         let now = clock::monotonic_nanos();
         self.own.word(RANG).store(now, Ordering::Relaxed);
+    }
+
+    /// Asks the other to leave the processor that this thread is on.
+    pub(crate) fn send_away(&self) {
+        self.note_processor();
+        // Who sees it sees which processor that is.
+        self.own.word(AWAY).fetch_add(1, Ordering::Release);
+    }
+
+    /// How often we have asked for that.
+    pub(crate) fn times_sent_away(&self) -> u64 {
+        self.own.word(AWAY).load(Ordering::Relaxed)
     }
 
     /// Says that a copy of our socket has been closed.

@@ -4,8 +4,9 @@ use crate::error::Error;
 use crate::sys::errno::check;
 use crate::sys::identity;
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::SysconfVar;
+use nix::unistd::{Pid, SysconfVar};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::OnceLock;
@@ -208,6 +209,50 @@ fn processors_allowed() -> io::Result<Vec<u8>> {
     Ok(mask)
 }
 
+/// Has this thread go on on another processor of those that it may run on, from where the kernel may move it as before; returns
+/// whether it has.
+///
+/// What it may run on is written back as it was read: a change by others in between is kept where it is seen, and may be lost within
+/// a few microseconds. The kernel takes it as chosen from then on (6.2 and later): processors that the thread's group gets
+/// later are not for this one.
+pub(crate) fn leave_processor() -> bool {
+    // A filter of system calls may kill who makes one that it does not want.
+    if has_filter_of_calls() {
+        return false;
+    }
+    let Ok(allowed) = sched_getaffinity(THIS) else {
+        return false;
+    };
+    let Some(others) = keep_off(identity::processor(), allowed) else {
+        return false;
+    };
+    if sched_getaffinity(THIS) == Ok(others) {
+        // It fails only where none of them is there any more, and the kernel has chosen others.
+        let _refused = sched_setaffinity(THIS, &allowed);
+    }
+    true
+}
+
+/// Has this thread run on those of `allowed` alone that are not this one, counted from 1; returns which these are, if there are
+/// any. Machines with more than 1,024 processors are not asked.
+fn keep_off(processor: u64, allowed: CpuSet) -> Option<CpuSet> {
+    let mut others = allowed;
+    let processor = usize::try_from(processor).ok()?.checked_sub(1)?;
+    others.unset(processor).ok()?;
+    // Refused where there are none.
+    sched_setaffinity(THIS, &others).ok()?;
+    Some(others)
+}
+
+/// This thread, for calls that take the number of one.
+const THIS: Pid = Pid::from_raw(0);
+
+/// Whether something decides which system calls this process may make.
+fn has_filter_of_calls() -> bool {
+    // SAFETY: it takes no further arguments, and tells a number.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
+}
+
 /// Which modes a new file of this process does not get. There is no call that tells it without setting it.
 fn file_mode_mask() -> Option<u32> {
     if identity::require_single_thread().is_ok() {
@@ -227,6 +272,40 @@ fn file_mode_mask() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_leaves_a_processor_is_elsewhere_and_may_run_where_it_might_before() {
+        std::thread::spawn(|| {
+            let allowed = sched_getaffinity(THIS).unwrap();
+            let has_others = available_parallelism() > 1;
+            let before = identity::processor();
+            let others = keep_off(before, allowed);
+            assert_eq!(others.is_some(), has_others);
+            if others.is_some() {
+                assert_ne!(identity::processor(), before);
+                sched_setaffinity(THIS, &allowed).unwrap();
+                assert!(leave_processor());
+            }
+            assert_eq!(sched_getaffinity(THIS), Ok(allowed));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn who_may_run_on_one_processor_stays_there() {
+        std::thread::spawn(|| {
+            let allowed = sched_getaffinity(THIS).unwrap();
+            let first = (0..CpuSet::count()).find(|&processor| allowed.is_set(processor).unwrap());
+            let mut one = CpuSet::new();
+            one.set(first.unwrap()).unwrap();
+            sched_setaffinity(THIS, &one).unwrap();
+            assert!(!leave_processor());
+            assert_eq!(sched_getaffinity(THIS), Ok(one));
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn the_bounds_of_a_process_are_whole_and_differ_by_what_is_changed() {

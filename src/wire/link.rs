@@ -132,6 +132,8 @@ pub(crate) struct Link {
     /// comes, and so lets go of it in time.
     lender: Option<Lender>,
     holder: Option<Holder>,
+    /// How often the other side has asked this one to leave a processor, as far as this one has looked.
+    asked_away: u64,
 }
 
 impl Link {
@@ -176,6 +178,7 @@ impl Link {
             inbox: Inbox::default(),
             lender: None,
             holder: None,
+            asked_away: 0,
         }
     }
 
@@ -451,10 +454,11 @@ impl Link {
     fn wait(&mut self, data: bool, room: usize) -> Result<(), LinkError> {
         self.flush()?;
         self.give_room_back()?;
-        let ring = &mut self.ring;
-        if is_ready(ring, data, room) {
+        if is_ready(&mut self.ring, data, room) {
             return Ok(());
         }
+        self.leave_if_asked();
+        let ring = &mut self.ring;
         // Where the other side needs this processor, it could not go on meanwhile.
         let may_spin = !ring.shares_processor();
         let start = clock::monotonic_nanos();
@@ -476,6 +480,7 @@ impl Link {
             }
         }
         self.wake_up();
+        self.leave_if_asked();
         self.ring.note_processor();
         if !self.ring.shares_processor() {
             let waited = self.ring.rang().saturating_sub(start);
@@ -500,6 +505,31 @@ impl Link {
             holder.rest(&self.ring);
             pause = pause.saturating_mul(2);
         }
+    }
+
+    /// Leaves this processor, if the other side is there and wants that. The side that has made the link goes nowhere, whatever stands
+    /// there: its thread is the application's.
+    fn leave_if_asked(&mut self) {
+        let asked = self.ring.sent_away();
+        if self.holder.is_none() || asked == self.asked_away {
+            return;
+        }
+        self.asked_away = asked;
+        if self.ring.shares_processor() && limits::leave_processor() {
+            self.ring.note_processor();
+            // The next message is worth waiting for here: who wakes from there is put together with who is woken.
+            self.spin.learn_exactly(Duration::ZERO);
+        }
+    }
+
+    /// Asks the other side to leave the processor that this thread is on, when it waits next or wakes.
+    pub(crate) fn send_away(&self) {
+        self.ring.send_away();
+    }
+
+    /// How often the other side was asked to.
+    pub(crate) fn times_sent_away(&self) -> u64 {
+        self.ring.times_sent_away()
     }
 
     /// Says that this side is about to sleep, for data, for `room` bytes of room, or either; returns whether there is no

@@ -31,6 +31,33 @@ fn bytes(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn the_side_that_was_attached_hears_when_it_waits_that_it_is_to_leave_and_the_other_never() {
+    let (mut here, mut there) = pair();
+    let echo = std::thread::spawn(move || {
+        while let Ok(message) = there.receive() {
+            there.send_away();
+            let mut header = header(message.header.kind);
+            header.words[0] = there.asked_away;
+            there.send(&header, &[], &[]).unwrap();
+            there.flush().unwrap();
+        }
+    });
+    for asked in 1..=3 {
+        here.send_away();
+        loop {
+            here.send(&header(7), &[], &[]).unwrap();
+            // Only who finds nothing waits.
+            if here.receive().unwrap().header.words[0] == asked {
+                break;
+            }
+        }
+    }
+    assert_eq!(here.asked_away, 0);
+    drop(here);
+    echo.join().unwrap();
+}
+
+#[test]
 fn messages_of_every_size_around_the_rings_arrive_whole() {
     let (mut here, mut there) = pair();
     let sizes = [
