@@ -21,7 +21,12 @@ use std::sync::Arc;
 
 /// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
 const STARTS_AT_ONCE: usize = 8;
-/// What a job may have on its way to the workers before no more is pulled from its input.
+/// What a job has on its way before no more is pulled from its input, where each worker has two pieces or enough to do. It is no sooner
+/// done for having more, and what was freed is soon too much for the allocator: that gives it back, and the next job has to
+/// touch it anew, page by page.
+const BYTES_ENOUGH: usize = 4 << 20;
+const BATCHES_ENOUGH: usize = 16;
+/// The same, where each worker has one piece.
 const BYTES_AHEAD: usize = 64 << 20;
 
 /// What the last initializer that failed came to.
@@ -73,6 +78,13 @@ pub(crate) struct Job {
     pub(crate) sink: Sink,
     /// Where its results go without being copied a second time, if they are numbers and it is known how many there will be.
     pub(crate) room: Option<Box<dyn Room>>,
+}
+
+impl Job {
+    /// Whether there is so much on its way, in batches of which a worker has many, that more would be of no use.
+    fn has_enough_ahead(&self) -> bool {
+        self.bytes_ahead >= BYTES_ENOUGH && self.batches.len() >= BATCHES_ENOUGH
+    }
 }
 
 /// A batch of which some items have no outcome yet.
@@ -261,6 +273,7 @@ impl Floor {
         let wanted = match supply {
             // Large items do not pile up; but no worker lacks one for that.
             _ if open.bytes_ahead >= BYTES_AHEAD && !self.dispatcher.lacks_items() => None,
+            _ if open.has_enough_ahead() && !self.dispatcher.lacks_pieces() => None,
             Supply::None => None,
             Supply::OnDemand => self.dispatcher.demand(job),
             Supply::Ahead(items) => Some(items),
