@@ -22,6 +22,11 @@
 //! small as they are, so nobody idles while an input fills a larger one. Once another job has come, what is held ahead
 //! is taken back, and the job that it is of is treated like any other.
 //!
+//! **Handy.** A worker that is awake, and on another processor than the caller, is sent up to `HANDY_NANOS` of work before any other is
+//! woken for it: the kernel would wake that one on the caller's processor, as likely as not, where it takes the caller's
+//! time. So a job of many items that take next to nothing is done by as few workers as keep up with their caller. Short pieces, of which
+//! one may wait for another, and pieces of a size that the user has set go to one worker after the other, as ever.
+//!
 //! **Time limits.** The clock of an item starts when it begins. A worker that works under a limit runs its items one by one
 //! and writes down when it began the present one. [`overdue`](Dispatcher::overdue) looks at what it wrote: when the outcome of the
 //! item before is heard of, which may be long after this one began; when the limit has passed since an idle worker was sent it;

@@ -20,6 +20,12 @@ impl Floor {
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             let has_submitted = !self.waiting.is_empty() && self.submit_waiting();
+            let slots = self.staff.slots();
+            let is_handy = |index: usize| {
+                let worker = slots[index].worker.as_ref();
+                worker.is_some_and(|worker| worker.link.is_awake_elsewhere())
+            };
+            self.dispatcher.feed_handy(is_handy, &mut actions);
             self.dispatcher.feed(&mut actions);
             let may_go_on = has_submitted && !actions.is_empty();
             let has_taken_back = self.carry_out(&mut actions);

@@ -228,6 +228,11 @@ impl Duplex {
         self.outgoing.peer_only_waits_for_data()
     }
 
+    /// As [`Outgoing::peer_is_awake`].
+    pub(crate) fn peer_is_awake(&self) -> bool {
+        self.outgoing.peer_is_awake()
+    }
+
     /// As [`Sleeper::note_processor`].
     pub(crate) fn note_processor(&self) {
         self.sleeper.note_processor();

@@ -265,6 +265,11 @@ impl Outgoing {
         true
     }
 
+    /// Whether the other does not sleep, for anything.
+    pub(crate) fn peer_is_awake(&self) -> bool {
+        self.peer.load(ASLEEP, Ordering::Relaxed) & REASONS == 0
+    }
+
     /// Whether the other sleeps until it is sent something, and has nothing to send itself.
     pub(crate) fn peer_only_waits_for_data(&self) -> bool {
         self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA

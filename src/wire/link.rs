@@ -435,6 +435,11 @@ impl Link {
         }
     }
 
+    /// Whether the other side is awake, on another processor than this one.
+    pub(crate) fn is_awake_elsewhere(&self) -> bool {
+        self.ring.peer_is_awake() && !self.ring.shares_processor()
+    }
+
     /// Whether the other side can hardly go on while this one spins.
     pub(crate) fn shares_processor(&self) -> bool {
         self.ring.shares_processor()

@@ -20,6 +20,12 @@ const SHARE_NANOS: f64 = 5_000.0;
 /// A backlog that is shorter is not worth taking over.
 const WORTH_TAKING_NANOS: f64 = 30_000.0;
 
+/// A worker that is handy is sent so much work before others get some: to wake one takes as long, or a turn on the caller's own
+/// processor.
+const HANDY_NANOS: f64 = 150_000.0;
+/// A piece of so many is run by one worker in any case.
+const HANDY_ITEMS: usize = 256;
+
 impl Job {
     /// How many of its items, or their results, fit in a worker's rings.
     fn far_items(&self) -> usize {
@@ -28,6 +34,36 @@ impl Job {
 }
 
 impl Dispatcher {
+    /// Sends long pieces of the only job to workers that are handy, and have almost nothing left. What is then still ready is shared out
+    /// by [`feed`](Dispatcher::feed). Items that may wait for each other are not in one piece, and not sent here: each worker gets one.
+    pub(crate) fn feed_handy(
+        &mut self,
+        is_handy: impl Fn(usize) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        for index in 0..self.workers.len() {
+            let mut may_have_more = self.may_be_handy(index) && is_handy(index);
+            while may_have_more {
+                may_have_more = self.give(index, 0.0, actions) && self.may_be_handy(index);
+            }
+        }
+    }
+
+    /// Whether there is something that a worker gets if it is handy.
+    fn may_be_handy(&self, index: usize) -> bool {
+        let mut jobs = self.jobs.values();
+        let (Some(job), None) = (jobs.next(), jobs.next()) else {
+            return false;
+        };
+        let worker = &self.workers[index];
+        let is_long = |front: &Piece| front.count >= HANDY_ITEMS;
+        job.terms.piece_items.is_none()
+            && job.ready.front().is_some_and(is_long)
+            && self.may_take(index)
+            && worker.pieces.len() < PIECES_MAX
+            && worker.backlog_nanos < HANDY_NANOS
+    }
+
     /// Sends ready items to workers that have little left, and has idle workers take over from busy ones.
     pub(crate) fn feed(&mut self, actions: &mut Vec<Action>) {
         if self.items_max.is_some() {

@@ -213,6 +213,38 @@ fn what_is_left_of_short_items_is_few_pieces() {
     assert!(messages <= 30, "{messages} messages");
 }
 
+#[test]
+fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
+    let mut dispatcher = Dispatcher::new(2);
+    (0..2).for_each(|worker| dispatcher.up(worker));
+    let job = dispatcher.open(Terms::default());
+    let mut actions = Vec::new();
+    let held = |dispatcher: &Dispatcher| [0, 1].map(|worker| dispatcher.items_with(worker));
+    dispatcher.submit(job, 0, 0, 1);
+    dispatcher.feed(&mut actions);
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    // Two that may wait for each other.
+    for item in 1..3 {
+        dispatcher.submit(job, item as u64, item, 1);
+    }
+    dispatcher.feed_handy(|worker| worker == 1, &mut actions);
+    assert_eq!(held(&dispatcher), [0, 0]);
+    dispatcher.feed(&mut actions);
+    assert_eq!(held(&dispatcher), [1, 1]);
+    for worker in 0..2 {
+        assert!(dispatcher.finished(worker, 1, 50).is_some());
+    }
+    for batch in 3..23 {
+        dispatcher.submit(job, batch as u64, 1_000 * batch, 1_000);
+    }
+    dispatcher.feed_handy(|_| false, &mut actions);
+    assert_eq!(held(&dispatcher), [0, 0]);
+    dispatcher.feed_handy(|worker| worker == 1, &mut actions);
+    assert_eq!(held(&dispatcher), [0, 3_000]);
+    dispatcher.feed(&mut actions);
+    assert!(dispatcher.items_with(0) >= 2_000);
+}
+
 /// Two workers and a job whose items take 0.1 ms and have so many bytes, fed until no more is wanted.
 fn fed(terms: Terms, bytes: u64) -> Dispatcher {
     let mut dispatcher = Dispatcher::new(2);

@@ -95,6 +95,9 @@ impl World {
     pub(crate) fn feed(&mut self) {
         loop {
             let mut actions = Vec::new();
+            let now = self.now;
+            let is_handy = |worker: usize| (now / 1_000 + worker as u64) % 2 == 0;
+            self.dispatcher.feed_handy(is_handy, &mut actions);
             self.dispatcher.feed(&mut actions);
             if !self.carry_out(actions) {
                 break;
