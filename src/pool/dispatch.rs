@@ -15,17 +15,19 @@
 //!
 //! **Sizes.** A piece is about `PIECE_NANOS` of work by what the job's items took so far; one item, as long as nothing is
 //! known. A worker holds two pieces at least, and more while these are short, so that it never waits for the parent. What
-//! turns out to be slow is no harm: a worker that has nothing takes half of what another one has not begun.
+//! turns out to be slow is no harm: a worker that has nothing takes half of what another one has not begun, if that is
+//! `WORTH_WAKING_NANOS` of work by what is known then.
 //!
 //! **Ahead.** While a job is the only one and its caller waits for all outcomes, a worker holds up to `FAR_BACKLOG_NANOS` of
 //! work, and the caller is woken when half of that is done: on few processors each time takes one from a worker. Pieces stay as
 //! small as they are, so nobody idles while an input fills a larger one. Once another job has come, what is held ahead
 //! is taken back, and the job that it is of is treated like any other.
 //!
-//! **Handy.** A worker that is awake, and on another processor than the caller, is sent up to `HANDY_NANOS` of work before any other is
-//! woken for it: the kernel would wake that one on the caller's processor, as likely as not, where it takes the caller's
-//! time. So a job of many items that take next to nothing is done by as few workers as keep up with their caller. Short pieces, of which
-//! one may wait for another, and pieces of a size that the user has set go to one worker after the other, as ever.
+//! **Handy.** A worker that is awake, and on another processor than the caller, is sent ready items until it has `WORTH_WAKING_NANOS`
+//! of work, by [`feed_handy`](Dispatcher::feed_handy), before any other is woken for them: the kernel would wake that one on the caller's processor, as
+//! likely as not, where it takes the caller's time. So a job of many items that take next to nothing is done by as few workers as keep
+//! up with their caller. Short pieces, of which one may wait for another, and pieces of a size that the user has set go to one
+//! worker after the other, as ever.
 //!
 //! **Time limits.** The clock of an item starts when it begins. A worker that works under a limit runs its items one by one
 //! and writes down when it began the present one. [`overdue`](Dispatcher::overdue) looks at what it wrote: when the outcome of the

@@ -23,7 +23,7 @@ impl Floor {
             let slots = self.staff.slots();
             let is_handy = |index: usize| {
                 let worker = slots[index].worker.as_ref();
-                worker.is_some_and(|worker| worker.link.is_awake_elsewhere())
+                worker.is_some_and(|worker| worker.is_ready && worker.link.is_awake_elsewhere())
             };
             self.dispatcher.feed_handy(is_handy, &mut actions);
             self.dispatcher.feed(&mut actions);

@@ -21,12 +21,13 @@ use std::sync::Arc;
 
 /// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
 const STARTS_AT_ONCE: usize = 8;
-/// What a job has on its way before no more is pulled from its input, where each worker has two pieces or enough to do. It is no sooner
-/// done for having more, and what was freed is soon too much for the allocator: that gives it back, and the next job has to
-/// touch it anew, page by page.
+/// What a job whose user has not said it has on its way for each worker before no more is pulled from its input, as long as each has
+/// two pieces or can take none; and at least in all, and in how many batches. It is no sooner done for having more, and what was freed is soon too much for
+/// the allocator: that gives it back, and the next job has to touch it anew, page by page.
+const BYTES_ENOUGH_EACH: usize = 1 << 20;
 const BYTES_ENOUGH: usize = 4 << 20;
 const BATCHES_ENOUGH: usize = 16;
-/// The same, where each worker has one piece.
+/// The same in all, as long as each has one piece: for large items.
 const BYTES_AHEAD: usize = 64 << 20;
 
 /// What the last initializer that failed came to.
@@ -82,8 +83,9 @@ pub(crate) struct Job {
 
 impl Job {
     /// Whether there is so much on its way, in batches of which a worker has many, that more would be of no use.
-    fn has_enough_ahead(&self) -> bool {
-        self.bytes_ahead >= BYTES_ENOUGH && self.batches.len() >= BATCHES_ENOUGH
+    fn has_enough_ahead(&self, workers: usize) -> bool {
+        self.bytes_ahead >= BYTES_ENOUGH.max(workers * BYTES_ENOUGH_EACH)
+            && self.batches.len() >= BATCHES_ENOUGH
     }
 }
 
@@ -270,11 +272,12 @@ impl Floor {
     /// What the caller of `job` does next, if there is anything.
     pub(crate) fn turn_of(&mut self, job: JobId, supply: Supply) -> Option<Turn> {
         let open = self.jobs.get_mut(&job)?;
+        let has_enough = open.has_enough_ahead(self.staff.slots().len());
         let wanted = match supply {
             // Large items do not pile up; but no worker lacks one for that.
             _ if open.bytes_ahead >= BYTES_AHEAD && !self.dispatcher.lacks_items() => None,
-            _ if open.has_enough_ahead() && !self.dispatcher.lacks_pieces() => None,
             Supply::None => None,
+            Supply::OnDemand if has_enough && !self.dispatcher.lacks_pieces() => None,
             Supply::OnDemand => self.dispatcher.demand(job),
             Supply::Ahead(items) => Some(items),
         };

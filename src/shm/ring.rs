@@ -265,9 +265,10 @@ impl Outgoing {
         true
     }
 
-    /// Whether the other does not sleep, for anything.
+    /// Whether the other has slept, and does not now.
     pub(crate) fn peer_is_awake(&self) -> bool {
         self.peer.load(ASLEEP, Ordering::Relaxed) & REASONS == 0
+            && self.peer.load(PROCESSOR, Ordering::Relaxed) != 0
     }
 
     /// Whether the other sleeps until it is sent something, and has nothing to send itself.

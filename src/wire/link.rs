@@ -435,7 +435,7 @@ impl Link {
         }
     }
 
-    /// Whether the other side is awake, on another processor than this one.
+    /// Whether the other side is awake, on another processor than this one, as far as is known.
     pub(crate) fn is_awake_elsewhere(&self) -> bool {
         self.ring.peer_is_awake() && !self.ring.shares_processor()
     }

@@ -17,14 +17,11 @@ const PIECES_MAX: usize = 256;
 /// Who has two pieces already is not sent less work than this, where what is left of a job is shared out: each piece is a
 /// message.
 const SHARE_NANOS: f64 = 5_000.0;
-/// A backlog that is shorter is not worth taking over.
-const WORTH_TAKING_NANOS: f64 = 30_000.0;
+/// A backlog that is shorter is not worth waking another worker for, which takes about as long.
+const WORTH_WAKING_NANOS: f64 = 30_000.0;
 
-/// A worker that is handy is sent so much work before others get some: to wake one takes as long, or a turn on the caller's own
-/// processor.
-const HANDY_NANOS: f64 = 150_000.0;
-/// A piece of so many is run by one worker in any case.
-const HANDY_ITEMS: usize = 256;
+/// Where one worker alone would have so many items at a time, those are not shared out for so little work.
+const HANDY_ITEMS: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 };
 
 impl Job {
     /// How many of its items, or their results, fit in a worker's rings.
@@ -34,8 +31,8 @@ impl Job {
 }
 
 impl Dispatcher {
-    /// Sends long pieces of the only job to workers that are handy, and have almost nothing left. What is then still ready is shared out
-    /// by [`feed`](Dispatcher::feed). Items that may wait for each other are not in one piece, and not sent here: each worker gets one.
+    /// Sends ready items of the only job to workers that are handy, where another one is not worth waking for them. The others are shared
+    /// out by [`feed`](Dispatcher::feed).
     pub(crate) fn feed_handy(
         &mut self,
         is_handy: impl Fn(usize) -> bool,
@@ -44,7 +41,8 @@ impl Dispatcher {
         for index in 0..self.workers.len() {
             let mut may_have_more = self.may_be_handy(index) && is_handy(index);
             while may_have_more {
-                may_have_more = self.give(index, 0.0, actions) && self.may_be_handy(index);
+                may_have_more =
+                    self.give(index, WORTH_WAKING_NANOS, actions) && self.may_be_handy(index);
             }
         }
     }
@@ -55,13 +53,17 @@ impl Dispatcher {
         let (Some(job), None) = (jobs.next(), jobs.next()) else {
             return false;
         };
+        let (Some(front), Some(nanos)) = (job.ready.front(), job.nanos_per_item) else {
+            return false;
+        };
         let worker = &self.workers[index];
-        let is_long = |front: &Piece| front.count >= HANDY_ITEMS;
-        job.terms.piece_items.is_none()
-            && job.ready.front().is_some_and(is_long)
-            && self.may_take(index)
+        // Of a few that are ready, one may wait for another: each worker gets some.
+        front.count >= HANDY_ITEMS
+            && piece_items(job.nanos_per_item) >= HANDY_ITEMS
+            && job.terms.piece_items.is_none()
+            && worker.backlog_nanos + nanos * front.count as f64 <= WORTH_WAKING_NANOS
             && worker.pieces.len() < PIECES_MAX
-            && worker.backlog_nanos < HANDY_NANOS
+            && self.may_take(index)
     }
 
     /// Sends ready items to workers that have little left, and has idle workers take over from busy ones.
@@ -218,13 +220,23 @@ impl Dispatcher {
         }
         let candidates = self.workers.iter().enumerate().filter(|(_, worker)| {
             let items: usize = worker.pieces.iter().map(|piece| piece.count).sum();
-            worker.is_up && items > 1 && worker.backlog_nanos > WORTH_TAKING_NANOS
+            worker.is_up && items > 1 && self.work_with(worker) > WORTH_WAKING_NANOS
         });
         let most = candidates
-            .max_by(|(_, one), (_, other)| one.backlog_nanos.total_cmp(&other.backlog_nanos));
+            .max_by(|(_, one), (_, other)| self.work_with(one).total_cmp(&self.work_with(other)));
         if let Some((worker, _)) = most {
             actions.push(Action::Revoke { worker, all: false });
         }
+    }
+
+    /// What a worker's pieces take, by what is known now: that may be more than was believed when they were sent.
+    fn work_with(&self, worker: &Worker) -> f64 {
+        let nanos = |piece: &Piece| {
+            let job = self.jobs.get(&piece.job);
+            let known = job.and_then(|job| job.nanos_per_item);
+            known.map_or(piece.nanos, |nanos| nanos * piece.count as f64)
+        };
+        worker.pieces.iter().map(nanos).sum()
     }
 
     /// How many of a worker's next outcomes nobody has to be woken for, if all that it holds is collected: half of what it

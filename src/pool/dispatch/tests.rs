@@ -234,15 +234,50 @@ fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
     for worker in 0..2 {
         assert!(dispatcher.finished(worker, 1, 50).is_some());
     }
-    for batch in 3..23 {
-        dispatcher.submit(job, batch as u64, 1_000 * batch, 1_000);
-    }
-    dispatcher.feed_handy(|_| false, &mut actions);
-    assert_eq!(held(&dispatcher), [0, 0]);
-    dispatcher.feed_handy(|worker| worker == 1, &mut actions);
-    assert_eq!(held(&dispatcher), [0, 3_000]);
+    // Batches come one by one, as long as there is none ready.
+    let mut submit = |dispatcher: &mut Dispatcher, batch: usize| {
+        dispatcher.submit(job, batch as u64, 250 * batch, 250);
+        actions.clear();
+        dispatcher.feed_handy(|worker| worker == 1, &mut actions);
+        dispatcher.feed(&mut actions);
+        let is_sent = |action: &Action| matches!(action, Action::Send { .. });
+        assert!(actions.iter().all(is_sent), "{actions:?}");
+        held(dispatcher)
+    };
+    // A batch takes 12.5 us.
+    assert_eq!(submit(&mut dispatcher, 3), [0, 250]);
+    assert_eq!(submit(&mut dispatcher, 4), [0, 500]);
+    assert_eq!(submit(&mut dispatcher, 5), [250, 500]);
+}
+
+#[test]
+fn what_turns_out_to_be_slow_is_taken_over_however_little_was_expected() {
+    let mut dispatcher = Dispatcher::new(2);
+    (0..2).for_each(|worker| dispatcher.up(worker));
+    let job = dispatcher.open(Terms::default());
+    let mut actions = Vec::new();
+    dispatcher.submit(job, 0, 0, 1);
     dispatcher.feed(&mut actions);
-    assert!(dispatcher.items_with(0) >= 2_000);
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    dispatcher.submit(job, 1, 1, 100);
+    dispatcher.complete(job, true);
+    actions.clear();
+    dispatcher.feed(&mut actions);
+    let held = [0, 1].map(|worker| dispatcher.items_with(worker));
+    assert_eq!(held.iter().sum::<usize>(), 100);
+    // One is done with all that it has; the first item of the other took 100 ms.
+    let quick = usize::from(held[1] > 0 && held[1] < held[0]);
+    for _ in 0..held[quick] {
+        assert!(dispatcher.finished(quick, 1, 50).is_some());
+    }
+    assert!(dispatcher.finished(1 - quick, 1, 100_000_000).is_some());
+    actions.clear();
+    dispatcher.feed(&mut actions);
+    let half = Action::Revoke {
+        worker: 1 - quick,
+        all: false,
+    };
+    assert_eq!(actions, [half]);
 }
 
 /// Two workers and a job whose items take 0.1 ms and have so many bytes, fed until no more is wanted.
