@@ -1,4 +1,4 @@
-//! Does it still make as few system calls as it did? Fixed workloads, each in a process that is stopped at every call
+//! Does it still make as few system calls as it did, and touch as few pages? Fixed workloads, each in a process that is stopped at every call
 //! that it and its workers make.
 //!
 //! Counts do not depend on how fast a machine is, but they do on who sleeps: who waits spins for a while and sleeps then, and
@@ -22,6 +22,8 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
 
 use multiprocess::{AsyncResult, Lock, Pipe, Pool, Process, Queue, StartMethod};
 
@@ -63,6 +65,10 @@ const STARTS: u64 = 5;
 
 /// Where all are on one processor whoever waits sleeps. What that costs is a workload of its own.
 const BACK_TO_BACK: &str = "apply, back to back";
+
+/// What the allocator gives back after a map is touched anew, page by page, in the next.
+const PAGES: &str = "pages touched anew in a map of 10^6";
+const PAGES_MOST: i64 = 500;
 
 const WORKLOADS: &[Workload] = &[
     Workload {
@@ -169,6 +175,10 @@ const WORKLOADS: &[Workload] = &[
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [WORKLOAD, name] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        if name == PAGES {
+            println!("{}", fewest_pages());
+            return ExitCode::SUCCESS;
+        }
         let workload = WORKLOADS.iter().find(|workload| workload.name == name);
         (workload.unwrap().run)();
         return ExitCode::SUCCESS;
@@ -190,6 +200,7 @@ fn main() -> ExitCode {
         }
         check(workload, &mut faults);
     }
+    check_pages(&mut faults);
     if faults.is_empty() {
         println!();
         return ExitCode::SUCCESS;
@@ -230,6 +241,39 @@ fn check(workload: &Workload, faults: &mut String) {
             .unwrap();
         }
     }
+}
+
+/// In how many programs it is looked: by how its memory lies, one in two of them took 3,000 pages and more for each map.
+const PROGRAMS: usize = 6;
+
+fn check_pages(faults: &mut String) {
+    let of_a_program = |_| {
+        let mut command = Command::new(env::current_exe().unwrap());
+        let output = command.args([WORKLOAD, PAGES]).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        printed.trim().parse::<i64>().unwrap()
+    };
+    let most = (0..PROGRAMS).map(of_a_program).max().unwrap();
+    println!("{PAGES:50} itself {most:>7} for each map, at most {PAGES_MOST}; 0 when that was set");
+    if most > PAGES_MOST {
+        writeln!(faults, "* {PAGES}: {most}, and not {PAGES_MOST}").unwrap();
+    }
+}
+
+/// In the map with the fewest of some, after the first few.
+fn fewest_pages() -> i64 {
+    let faults = || {
+        getrusage(UsageWho::RUSAGE_SELF)
+            .unwrap()
+            .minor_page_faults()
+    };
+    let pool = two_workers();
+    let pages = (0..25).map(|_| {
+        let before = faults();
+        assert_eq!(pool.map(0..ITEMS, square).unwrap().len() as u64, ITEMS);
+        faults() - before
+    });
+    pages.skip(5).min().unwrap()
 }
 
 fn own(batch: &Batch) -> u64 {

@@ -17,7 +17,7 @@
 //! Where the other processors are busy with something else, all that does not help, and costs the worker a wait for its turn there.
 //! So each time makes the caller twice as patient, and as many waits in which it spun and was answered make it as impatient as
 //! at first. A wait that takes long is not worth it. Nor is it done where a system call more may be the death of a worker
-//! (see `leave_processor`), nor by the pool's own thread, which never spins. Either side may die, or take no notice, at any step:
+//! (see `has_filter_of_calls`), nor by the pool's own thread, which never spins. Either side may die, or take no notice, at any step:
 //! then the caller sleeps as before.
 
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //!
 //! | an item is | until | then it is |
 //! |---|---|---|
-//! | ready: in its job's queue | [`feed`](Dispatcher::feed) sends it to a worker that has little left | with that worker |
+//! | ready: in its job's queue | [`feed`](Dispatcher::feed) or `feed_handy` sends it to a worker that has little left | with that worker |
 //! | with a worker, in the order in which that one works | [`finished`](Dispatcher::finished): it has its outcome | done |
 //! | | [`revoked`](Dispatcher::revoked): the worker had not begun it, and gave it up to one that idles | ready |
 //! | | [`died`](Dispatcher::died), and it was the one being worked on | done: charged with the death |
@@ -25,9 +25,9 @@
 //!
 //! **Handy.** A worker that is awake, and on another processor than the caller, is sent ready items until it has `WORTH_WAKING_NANOS`
 //! of work, by [`feed_handy`](Dispatcher::feed_handy), before any other is woken for them: the kernel would wake that one on the caller's processor, as
-//! likely as not, where it takes the caller's time. So a job of many items that take next to nothing is done by as few workers as keep
-//! up with their caller. Short pieces, of which one may wait for another, and pieces of a size that the user has set go to one
-//! worker after the other, as ever.
+//! likely as not, where it takes the caller's time. That is so for a job of many items whose batches take less time than it takes to wake
+//! somebody. Short pieces, of which one may wait for another, and pieces of a size that the user has set go to one worker
+//! after the other, as ever.
 //!
 //! **Time limits.** The clock of an item starts when it begins. A worker that works under a limit runs its items one by one
 //! and writes down when it began the present one. [`overdue`](Dispatcher::overdue) looks at what it wrote: when the outcome of the

@@ -6,8 +6,8 @@ use crate::pool::floor::{Floor, Pending, Sink};
 use crate::pool::hired::{Body, Worker};
 use crate::pool::protocol::{Permission, Share, to_worker};
 use crate::shm::Spin;
-use crate::sys::clock;
 use crate::sys::step::step;
+use crate::sys::{clock, limits};
 use crate::wire::{Header, Link};
 use std::sync::Arc;
 
@@ -182,9 +182,11 @@ impl Floor {
     /// Asks one of the workers that have items to go to another processor: the one that was asked least often, as one that is at a
     /// long item does not hear it.
     pub(crate) fn send_one_away(&self) {
-        let links = self.busy_workers().map(|worker| &worker.link);
-        if let Some(link) = links.min_by_key(|link| link.times_sent_away()) {
-            link.send_away();
+        let workers = self.busy_workers();
+        if let Some(worker) = workers.min_by_key(|worker| worker.link.times_sent_away()) {
+            if !limits::has_filter_of_calls(worker.pid()) {
+                worker.link.send_away();
+            }
         }
     }
 

@@ -21,13 +21,15 @@ use std::sync::Arc;
 
 /// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
 const STARTS_AT_ONCE: usize = 8;
-/// What a job whose user has not said it has on its way for each worker before no more is pulled from its input, as long as each has
-/// two pieces or can take none; and at least in all, and in how many batches. It is no sooner done for having more, and what was freed is soon too much for
-/// the allocator: that gives it back, and the next job has to touch it anew, page by page.
+/// What is on its way of a job, for each worker, when no more is pulled from its input: where the user has set no number, and each
+/// worker has two pieces or can take none. It is no sooner done for having more, and what was freed is soon too much for the allocator:
+/// that gives it back, and the next job has to touch it anew, page by page.
 const BYTES_ENOUGH_EACH: usize = 1 << 20;
+/// The same for all workers, at least.
 const BYTES_ENOUGH: usize = 4 << 20;
+/// And in so many batches, at least: large items are another matter.
 const BATCHES_ENOUGH: usize = 16;
-/// The same in all, as long as each has one piece: for large items.
+/// What is on its way of a job when no more is pulled in any case, as long as each worker has one piece.
 const BYTES_AHEAD: usize = 64 << 20;
 
 /// What the last initializer that failed came to.

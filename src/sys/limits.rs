@@ -216,10 +216,6 @@ fn processors_allowed() -> io::Result<Vec<u8>> {
 /// a few microseconds. The kernel takes it as chosen from then on (6.2 and later): processors that the thread's group gets
 /// later are not for this one.
 pub(crate) fn leave_processor() -> bool {
-    // A filter of system calls may kill who makes one that it does not want.
-    if has_filter_of_calls() {
-        return false;
-    }
     let Ok(allowed) = sched_getaffinity(THIS) else {
         return false;
     };
@@ -247,10 +243,14 @@ fn keep_off(processor: u64, allowed: CpuSet) -> Option<CpuSet> {
 /// This thread, for calls that take the number of one.
 const THIS: Pid = Pid::from_raw(0);
 
-/// Whether something decides which system calls this process may make, or it is not known.
-fn has_filter_of_calls() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    !status.lines().any(|line| line == "Seccomp:\t0")
+/// Whether something decides which system calls a process may make, and may kill it for others; or that is not known.
+pub(crate) fn has_filter_of_calls(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    !status.is_ok_and(|status| is_free(&status))
+}
+
+fn is_free(status: &str) -> bool {
+    status.lines().any(|line| line == "Seccomp:\t0")
 }
 
 /// Which modes a new file of this process does not get. There is no call that tells it without setting it.
@@ -284,7 +284,7 @@ mod tests {
             if others.is_some() {
                 assert_ne!(identity::processor(), before);
                 sched_setaffinity(THIS, &allowed).unwrap();
-                assert_eq!(leave_processor(), !has_filter_of_calls());
+                assert!(leave_processor());
             }
             assert_eq!(sched_getaffinity(THIS), Ok(allowed));
         })
@@ -305,6 +305,18 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_filter_of_system_calls_is_seen_where_the_kernel_tells_of_it() {
+        assert!(is_free(
+            "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n"
+        ));
+        assert!(!is_free(
+            "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n"
+        ));
+        assert!(!is_free("NoNewPrivs:\t0\n"));
+        assert!(has_filter_of_calls(0), "there is no such process");
     }
 
     #[test]

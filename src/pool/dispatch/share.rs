@@ -20,7 +20,7 @@ const SHARE_NANOS: f64 = 5_000.0;
 /// A backlog that is shorter is not worth waking another worker for, which takes about as long.
 const WORTH_WAKING_NANOS: f64 = 30_000.0;
 
-/// Where one worker alone would have so many items at a time, those are not shared out for so little work.
+/// So many items are one piece where nobody waits for another: a worker that is handy may have all of them.
 const HANDY_ITEMS: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 };
 
 impl Job {
@@ -31,8 +31,8 @@ impl Job {
 }
 
 impl Dispatcher {
-    /// Sends ready items of the only job to workers that are handy, where another one is not worth waking for them. The others are shared
-    /// out by [`feed`](Dispatcher::feed).
+    /// Sends ready items of the only job, if all outcomes are awaited together, to workers that are handy, where it is not worth waking
+    /// another one for them. The others are shared out by [`feed`](Dispatcher::feed).
     pub(crate) fn feed_handy(
         &mut self,
         is_handy: impl Fn(usize) -> bool,
@@ -49,21 +49,24 @@ impl Dispatcher {
 
     /// Whether there is something that a worker gets if it is handy.
     fn may_be_handy(&self, index: usize) -> bool {
-        let mut jobs = self.jobs.values();
-        let (Some(job), None) = (jobs.next(), jobs.next()) else {
+        let mut jobs = self.jobs.iter();
+        let (Some((id, job)), None) = (jobs.next(), jobs.next()) else {
             return false;
         };
         let (Some(front), Some(nanos)) = (job.ready.front(), job.nanos_per_item) else {
             return false;
         };
         let worker = &self.workers[index];
+        let is_of_this_job = |piece: &Piece| piece.job == *id;
         // Of a few that are ready, one may wait for another: each worker gets some.
         front.count >= HANDY_ITEMS
             && piece_items(job.nanos_per_item) >= HANDY_ITEMS
+            && job.terms.is_collected
             && job.terms.piece_items.is_none()
-            && worker.backlog_nanos + nanos * front.count as f64 <= WORTH_WAKING_NANOS
-            && worker.pieces.len() < PIECES_MAX
             && self.may_take(index)
+            && worker.pieces.len() < PIECES_MAX
+            && worker.pieces.iter().all(is_of_this_job)
+            && self.work_with(worker) + nanos * front.count as f64 <= WORTH_WAKING_NANOS
     }
 
     /// Sends ready items to workers that have little left, and has idle workers take over from busy ones.
@@ -214,19 +217,23 @@ impl Dispatcher {
 
     /// Has the worker with the most that it has not begun give half of it up, if some worker has nothing.
     fn take_over(&self, actions: &mut Vec<Action>) {
-        let idle = |worker: &Worker| worker.is_up && worker.pieces.is_empty() && worker.skips == 0;
-        if !self.workers.iter().any(idle) {
+        if !self.has_idle_workers() {
             return;
         }
-        let candidates = self.workers.iter().enumerate().filter(|(_, worker)| {
-            let items: usize = worker.pieces.iter().map(|piece| piece.count).sum();
-            worker.is_up && items > 1 && self.work_with(worker) > WORTH_WAKING_NANOS
+        let candidates = (0..self.workers.len()).filter_map(|index| {
+            let worker = &self.workers[index];
+            let work = self.work_with(worker);
+            let is_one = worker.is_up && work > WORTH_WAKING_NANOS && self.items_with(index) > 1;
+            is_one.then_some((index, work))
         });
-        let most = candidates
-            .max_by(|(_, one), (_, other)| self.work_with(one).total_cmp(&self.work_with(other)));
-        if let Some((worker, _)) = most {
+        if let Some((worker, _)) = candidates.max_by(|(_, one), (_, other)| one.total_cmp(other)) {
             actions.push(Action::Revoke { worker, all: false });
         }
+    }
+
+    fn has_idle_workers(&self) -> bool {
+        let idle = |worker: &Worker| worker.is_up && worker.pieces.is_empty() && worker.skips == 0;
+        self.workers.iter().any(idle)
     }
 
     /// What a worker's pieces take, by what is known now: that may be more than was believed when they were sent.
@@ -240,11 +247,15 @@ impl Dispatcher {
     }
 
     /// How many of a worker's next outcomes nobody has to be woken for, if all that it holds is collected: half of what it
-    /// holds, so that it is sent more in time; most of it, if there is nothing more to send.
+    /// holds, so that it is sent more in time; most of it, if there is nothing more to send; and none, if somebody could take it over.
     pub(crate) fn unhurried_items(&self, index: usize) -> usize {
         let worker = &self.workers[index];
         let mut is_last = self.ready.is_empty() && worker.backlog_nanos >= WORTH_LEAVING_NANOS;
         let held = self.items_with(index);
+        if self.ready.is_empty() && self.has_idle_workers() {
+            // What it has was believed to be too little to be taken over. Its next outcome may tell otherwise.
+            return 0;
+        }
         for piece in &worker.pieces {
             let Some(job) = self.jobs.get(&piece.job) else {
                 continue;

@@ -217,7 +217,10 @@ fn what_is_left_of_short_items_is_few_pieces() {
 fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
     let mut dispatcher = Dispatcher::new(2);
     (0..2).for_each(|worker| dispatcher.up(worker));
-    let job = dispatcher.open(Terms::default());
+    let job = dispatcher.open(Terms {
+        is_collected: true,
+        ..Terms::default()
+    });
     let mut actions = Vec::new();
     let held = |dispatcher: &Dispatcher| [0, 1].map(|worker| dispatcher.items_with(worker));
     dispatcher.submit(job, 0, 0, 1);
@@ -248,13 +251,27 @@ fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
     assert_eq!(submit(&mut dispatcher, 3), [0, 250]);
     assert_eq!(submit(&mut dispatcher, 4), [0, 500]);
     assert_eq!(submit(&mut dispatcher, 5), [250, 500]);
+    // The last one is no more pieces for being the last.
+    for (worker, count) in [(0, 250), (1, 250), (1, 250)] {
+        assert!(
+            dispatcher
+                .finished(worker, count, 50 * count as u64)
+                .is_some()
+        );
+    }
+    dispatcher.complete(job, true);
+    assert_eq!(submit(&mut dispatcher, 6), [0, 250]);
+    assert_eq!(actions.len(), 1);
 }
 
 #[test]
 fn what_turns_out_to_be_slow_is_taken_over_however_little_was_expected() {
     let mut dispatcher = Dispatcher::new(2);
     (0..2).for_each(|worker| dispatcher.up(worker));
-    let job = dispatcher.open(Terms::default());
+    let job = dispatcher.open(Terms {
+        is_collected: true,
+        ..Terms::default()
+    });
     let mut actions = Vec::new();
     dispatcher.submit(job, 0, 0, 1);
     dispatcher.feed(&mut actions);
@@ -266,10 +283,18 @@ fn what_turns_out_to_be_slow_is_taken_over_however_little_was_expected() {
     let held = [0, 1].map(|worker| dispatcher.items_with(worker));
     assert_eq!(held.iter().sum::<usize>(), 100);
     // One is done with all that it has; the first item of the other took 100 ms.
-    let quick = usize::from(held[1] > 0 && held[1] < held[0]);
+    let quick = usize::from(held[1] < held[0]);
     for _ in 0..held[quick] {
         assert!(dispatcher.finished(quick, 1, 50).is_some());
     }
+    actions.clear();
+    dispatcher.feed(&mut actions);
+    assert_eq!(actions, [], "it seems not worth it");
+    assert_eq!(
+        dispatcher.unhurried_items(1 - quick),
+        0,
+        "that is to be heard of"
+    );
     assert!(dispatcher.finished(1 - quick, 1, 100_000_000).is_some());
     actions.clear();
     dispatcher.feed(&mut actions);
