@@ -236,12 +236,14 @@ impl Dispatcher {
         self.workers.iter().any(idle)
     }
 
-    /// What a worker's pieces take, by what is known now: that may be more than was believed when they were sent.
+    /// What a worker's pieces take, by what was believed when they were sent, or by what is known now, whichever is more.
     fn work_with(&self, worker: &Worker) -> f64 {
         let nanos = |piece: &Piece| {
             let job = self.jobs.get(&piece.job);
             let known = job.and_then(|job| job.nanos_per_item);
-            known.map_or(piece.nanos, |nanos| nanos * piece.count as f64)
+            known
+                .map_or(0.0, |nanos| nanos * piece.count as f64)
+                .max(piece.nanos)
         };
         worker.pieces.iter().map(nanos).sum()
     }
