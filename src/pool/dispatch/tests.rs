@@ -2,7 +2,7 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
-use super::{Action, Dispatcher, Overdue, Terms};
+use super::{Action, Dispatcher, JobId, Overdue, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
@@ -213,19 +213,25 @@ fn what_is_left_of_short_items_is_few_pieces() {
     assert!(messages <= 30, "{messages} messages");
 }
 
-#[test]
-fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
+/// Two workers and a job whose items took 50 ns, of which nothing is left.
+fn quick() -> (Dispatcher, JobId) {
     let mut dispatcher = Dispatcher::new(2);
     (0..2).for_each(|worker| dispatcher.up(worker));
     let job = dispatcher.open(Terms {
         is_collected: true,
         ..Terms::default()
     });
+    dispatcher.submit(job, 0, 0, 1);
+    dispatcher.feed(&mut Vec::new());
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    (dispatcher, job)
+}
+
+#[test]
+fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
+    let (mut dispatcher, job) = quick();
     let mut actions = Vec::new();
     let held = |dispatcher: &Dispatcher| [0, 1].map(|worker| dispatcher.items_with(worker));
-    dispatcher.submit(job, 0, 0, 1);
-    dispatcher.feed(&mut actions);
-    assert!(dispatcher.finished(0, 1, 50).is_some());
     // Two that may wait for each other.
     for item in 1..3 {
         dispatcher.submit(job, item as u64, item, 1);
@@ -266,16 +272,8 @@ fn who_is_handy_is_sent_what_takes_no_longer_than_to_wake_another() {
 
 #[test]
 fn what_turns_out_to_be_slow_is_taken_over_however_little_was_expected() {
-    let mut dispatcher = Dispatcher::new(2);
-    (0..2).for_each(|worker| dispatcher.up(worker));
-    let job = dispatcher.open(Terms {
-        is_collected: true,
-        ..Terms::default()
-    });
+    let (mut dispatcher, job) = quick();
     let mut actions = Vec::new();
-    dispatcher.submit(job, 0, 0, 1);
-    dispatcher.feed(&mut actions);
-    assert!(dispatcher.finished(0, 1, 50).is_some());
     dispatcher.submit(job, 1, 1, 100);
     dispatcher.complete(job, true);
     actions.clear();
