@@ -17,6 +17,8 @@ use crate::wire::{Header, Host, Message, codec};
 
 /// How many messages of one worker are taken in before the next worker's turn.
 const MESSAGES_AT_ONCE: usize = 256;
+/// And how many bytes, about: what workers lack is sent in between, since nobody works meanwhile who has done all that he had.
+const BYTES_AT_ONCE: u64 = 256 * 1024;
 
 impl Floor {
     /// Takes in what is there, buries who has ended, feeds; returns whether there was anything.
@@ -50,9 +52,12 @@ impl Floor {
     fn receive(&mut self, index: usize) -> bool {
         let mut has_news = false;
         // Whoever keeps up with this is left for the next round, so that the others have their turn.
-        let mut messages = 0..MESSAGES_AT_ONCE;
+        let (mut messages, mut bytes) = (0, 0);
         let mut now = None;
-        while let (Some(worker), Some(_)) = (self.staff.worker(index), messages.next()) {
+        while messages < MESSAGES_AT_ONCE && bytes < BYTES_AT_ONCE {
+            let Some(worker) = self.staff.worker(index) else {
+                break;
+            };
             let mut desk = Desk {
                 dispatcher: &self.dispatcher,
                 jobs: &mut self.jobs,
@@ -64,6 +69,8 @@ impl Floor {
                 Ok(Some(message)) => {
                     step!("pool::receive::taken");
                     has_news = true;
+                    messages += 1;
+                    bytes += message.header.length;
                     self.staff.settle();
                     let now = *now.get_or_insert_with(clock::monotonic_nanos);
                     if self.take_in(index, message, now).is_none() {

@@ -190,17 +190,21 @@ impl Chunk {
         let Some(bytes) = self.body.get(self.at..self.at + size * count) else {
             return self.fail_torn::<A>();
         };
-        let mut items = Vec::with_capacity(count);
-        plain::extend_numbers(bytes, &mut items);
-        self.at += size * count;
         if plain::number_size::<R>().is_none() {
+            let mut items = Vec::with_capacity(count);
+            plain::extend_numbers(bytes, &mut items);
+            self.at += size * count;
             return self.run_items(items.into_iter().map(Ok), call, size);
         }
         let mut results: Vec<R> = Vec::with_capacity(count);
         let (mark, first) = (self.progress.word(), self.ticket);
         let caught = guard(|| {
-            // One store for each item, and a vector that knows its length even if a call panics.
+            // One load and two stores for each item, and a vector that knows its length even if a call panics.
+            let items = bytes.chunks_exact(size);
             results.extend((first + 1..).zip(items).map(|(next, item)| {
+                let Some(item) = plain::number_from(item) else {
+                    unreachable!("it is as long as a number");
+                };
                 mark.store(next, Ordering::Release);
                 step!("worker::work::marked_number");
                 call(item)
@@ -210,7 +214,7 @@ impl Chunk {
         self.ticket += begun as u64;
         self.left -= begun;
         self.quota -= begun;
-        self.at -= size * self.quota;
+        self.at += size * begun;
         self.push_numbers(results);
         match caught {
             Ok(()) => Ended::Well,
