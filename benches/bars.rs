@@ -214,9 +214,9 @@ fn rayon_squares(threads: &ThreadPool, sizes: Sizes) -> Duration {
 }
 
 fn halves_square(halves: &Halves, sizes: Sizes) -> Duration {
-    check_squares(&halves.square().0, sizes.squares);
+    check_squares(&halves.square().values, sizes.squares);
     (0..sizes.repeats)
-        .map(|_| halves.square().1)
+        .map(|_| halves.square().ideal)
         .sum::<Duration>()
         / sizes.repeats
 }

@@ -60,7 +60,7 @@ fn map_million_u64(criterion: &mut Criterion) {
         b.iter(|| pool.map(0..black_box(LEN), square).unwrap())
     });
     group.bench_function("limit", |b| {
-        b.iter_custom(|rounds| (0..rounds).map(|_| halves.square().1).sum())
+        b.iter_custom(|rounds| (0..rounds).map(|_| halves.square().ideal).sum())
     });
     group.bench_function("rayon", |b| {
         b.iter(|| {

@@ -27,6 +27,16 @@ pub(crate) struct Halves {
     helpers: [Child; 2],
 }
 
+/// What came of one job of [`Halves::square`].
+#[derive(Debug)]
+pub(crate) struct Squares {
+    pub(crate) values: Vec<u64>,
+    /// What the copies and the work took: the limit.
+    pub(crate) ideal: Duration,
+    /// The same from the parent's beginning to its end: with the helpers' waking, and the parent's after them.
+    pub(crate) woken: Duration,
+}
+
 /// What the helpers are to do, and what they say.
 #[derive(Debug)]
 #[repr(C, align(128))]
@@ -65,21 +75,25 @@ impl Halves {
 
     /// Squares `0..len`. The time is that of the parent's copy in, of the helpers' work and of the
     /// parent's copy out.
-    pub(crate) fn square(&self) -> (Vec<u64>, Duration) {
-        let start = Instant::now();
+    pub(crate) fn square(&self) -> Squares {
+        let begin = Instant::now();
         // SAFETY: the helpers touch the items during a job only, and none runs.
         let items = unsafe { self.items.part(0..self.len) };
         for (item, value) in items.iter_mut().zip(black_box(0)..) {
             *item = value;
         }
-        let copied_in = start.elapsed();
+        let copied_in = begin.elapsed();
 
         let worked = self.run(SQUARE, self.len, 0);
 
         let start = Instant::now();
         // SAFETY: as above.
-        let squares = unsafe { self.items.part(0..self.len) }.to_vec();
-        (squares, copied_in + worked + start.elapsed())
+        let values = unsafe { self.items.part(0..self.len) }.to_vec();
+        Squares {
+            values,
+            ideal: copied_in + worked + start.elapsed(),
+            woken: begin.elapsed(),
+        }
     }
 
     /// Has each helper burn `units` for every one of its half of `items`.

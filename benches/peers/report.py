@@ -79,7 +79,7 @@ def beside(everything):
     return "\n".join(lines)
 
 
-NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "woken": "with the helpers' waking"}
 
 
 def left_out(everything):

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::os::fd::AsFd;
 use std::thread::sleep;
+use std::time::Duration;
 
 use crate::baseline::child::fork_and_wait;
 use crate::baseline::ideal::{Halves, WarmMapping};
@@ -73,8 +74,23 @@ pub(crate) fn socket(job: &str) -> Option<Measure> {
 
 fn map_million() -> Option<Measure> {
     let halves = Halves::fork(MILLION as usize);
-    assert!(halves.square().0.into_iter().eq((0..MILLION).map(square)));
-    told(move || halves.square().1)
+    assert!(
+        halves
+            .square()
+            .values
+            .into_iter()
+            .eq((0..MILLION).map(square))
+    );
+    Some(Box::new(move |count| {
+        let mut woken = Duration::ZERO;
+        let once = |_| {
+            let squares = halves.square();
+            woken += squares.woken;
+            squares.ideal
+        };
+        let ideal = (0..count).map(once).sum();
+        Sample::of(ideal, count).with("woken", woken.as_nanos() as f64 / count as f64)
+    }))
 }
 
 fn map_100us() -> Option<Measure> {
