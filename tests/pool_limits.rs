@@ -372,3 +372,35 @@ each_method!(
         assert_eq!(pool.worker_pids().len(), 2);
     }
 );
+
+/// What nobody takes meanwhile is in the rings, and its workers' marks tell of later items.
+fn those_who_were_in_time_live(pool: &Pool, items: u8, bytes: usize) {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let workers = pool.worker_pids();
+    let job = pool.with(bytes).timeout(LIMIT);
+    let job = job.chunk_size(usize::from(items));
+    let mut results = job.imap(0..items, |bytes: &usize, item| vec![item; *bytes]);
+    let first = results.next().unwrap().unwrap();
+    assert_eq!(first, vec![0; bytes]);
+    sleep(3 * LIMIT);
+    for item in 1..items {
+        let result = results.next().unwrap();
+        assert_eq!(result.unwrap(), vec![item; bytes], "item {item}");
+    }
+    assert!(results.next().is_none());
+    assert_eq!(pool.worker_pids(), workers, "no worker was killed");
+}
+
+each_method!(
+    who_was_in_time_is_not_killed_for_who_did_not_look,
+    |method| {
+        those_who_were_in_time_live(&pool(method, 1), 4, 300 << 10);
+    }
+);
+
+each_method!(
+    who_waits_for_room_is_not_killed_for_who_did_not_look,
+    |method| {
+        those_who_were_in_time_live(&pool(method, 1), 4, 20 << 20);
+    }
+);

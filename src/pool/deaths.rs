@@ -2,7 +2,7 @@
 
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Event, Finished, Raw};
-use crate::pool::dispatch::{Fate, JobId, Overdue};
+use crate::pool::dispatch::{Fate, First, JobId, Overdue};
 use crate::pool::floor::{Doom, Fitness, Floor, Sink};
 
 /// How many workers in a row may die before their initializer has returned.
@@ -16,15 +16,11 @@ impl Floor {
             let Floor {
                 dispatcher, staff, ..
             } = self;
-            let overdue = dispatcher.overdue(|index| {
-                let worker = staff.worker(index)?;
-                // What comes before its first item is not that item's time.
-                if worker.is_ready {
-                    worker.began_first()
-                } else {
-                    Some(u64::MAX)
-                }
-            });
+            let first = |index, now| {
+                let worker = staff.worker(index);
+                worker.map_or(First::Unbegun, |worker| worker.first(now))
+            };
+            let overdue = dispatcher.overdue(first);
             let Some((index, overdue)) = overdue else {
                 return has_killed;
             };

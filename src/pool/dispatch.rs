@@ -45,7 +45,7 @@ mod clock;
 mod outcome;
 mod share;
 
-pub(crate) use piece::{Action, Fate, JobId, Overdue, Piece, Terms};
+pub(crate) use piece::{Action, Fate, First, JobId, Overdue, Piece, Terms};
 pub(crate) use state::Dispatcher;
 
 #[cfg(any(test, fuzzing))]

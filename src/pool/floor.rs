@@ -169,6 +169,8 @@ impl Floor {
     pub(crate) fn look_for_ends(&mut self) {
         for index in 0..self.staff.slots().len() {
             if self.staff.look_for_end(index) {
+                // As in `pump`.
+                self.staff.kill(index);
                 self.receive_all(index);
                 self.bury(index, None);
             }

@@ -1,7 +1,7 @@
 //! A worker process that was hired, its link, and what is on its way to it.
 
 use crate::error::Error;
-use crate::pool::dispatch::JobId;
+use crate::pool::dispatch::{First, JobId};
 use crate::pool::protocol::to_worker;
 use crate::process::{Child, NotStarted, Starting};
 use crate::sys::shared::SharedFd;
@@ -36,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) is_ready: bool,
     /// Whether it was asked of a process that was forked ahead of need.
     pub(crate) is_spare: bool,
+    /// How many bytes of it had been taken when its first item was last looked at.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Worker {
             is_announced: false,
             is_watched_for_room: false,
             is_ready,
+            taken: 0,
         }
     }
 
@@ -200,9 +203,23 @@ impl Worker {
         (begun < held).then_some(begun)
     }
 
-    /// When it began its next item, which has a time limit, by the monotonic clock; `None` if it has not.
-    pub(crate) fn began_first(&self) -> Option<u64> {
-        (self.link.peer_note() == self.resolved + 1).then(|| self.link.peer_moment())
+    /// What is known now of its next item, which has a time limit.
+    pub(crate) fn first(&mut self, now: u64) -> First {
+        let taken = self.link.taken();
+        let has_come_on = std::mem::replace(&mut self.taken, taken) != taken;
+        if self.link.has_data() {
+            return First::Unheard;
+        }
+        // What comes before its first item is not that item's time. Nor is what its outcome takes to arrive, as long as more of it has
+        // come whenever we look: it had to wait for room while we did not.
+        if !self.is_ready || (has_come_on && self.link.is_receiving()) {
+            return First::Begun(now);
+        }
+        if self.link.peer_note() == self.resolved + 1 {
+            First::Begun(self.link.peer_moment())
+        } else {
+            First::Unbegun
+        }
     }
 
     /// Says that we sleep until it has something, or room for what waits, and up to which of its items we need not be

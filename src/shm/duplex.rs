@@ -197,6 +197,11 @@ impl Duplex {
         len
     }
 
+    /// As [`Incoming::position`].
+    pub(crate) fn taken(&self) -> u64 {
+        self.incoming.position()
+    }
+
     /// As [`Incoming::unreleased`].
     #[inline]
     pub(crate) fn unreleased(&self) -> usize {
@@ -226,6 +231,11 @@ impl Duplex {
     /// As [`Outgoing::peer_only_waits_for_data`].
     pub(crate) fn peer_only_waits_for_data(&self) -> bool {
         self.outgoing.peer_only_waits_for_data()
+    }
+
+    /// As [`Outgoing::peer_waits_for_room`].
+    pub(crate) fn peer_waits_for_room(&self) -> bool {
+        self.outgoing.peer_waits_for_room()
     }
 
     /// As [`Outgoing::peer_is_awake`].

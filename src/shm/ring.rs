@@ -276,6 +276,11 @@ impl Outgoing {
         self.peer.load(ASLEEP, Ordering::Acquire) & REASONS == FOR_DATA
     }
 
+    /// Whether the other sleeps until there is room for what it sends.
+    pub(crate) fn peer_waits_for_room(&self) -> bool {
+        self.peer.load(ASLEEP, Ordering::Acquire) & FOR_ROOM != 0
+    }
+
     /// How many copies of its socket the other has closed.
     #[inline]
     pub(crate) fn peer_left(&self) -> u64 {

@@ -450,6 +450,20 @@ impl Link {
         self.ring.look_for_data() != Ok(0)
     }
 
+    /// How many bytes have been taken in all.
+    pub(crate) fn taken(&self) -> u64 {
+        self.ring.taken()
+    }
+
+    /// Whether the other side is in the middle of sending: a message has been taken in part, or waits for room.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.is_within_message() || self.ring.peer_waits_for_room()
+    }
+
+    fn is_within_message(&self) -> bool {
+        self.incoming.is_some() || !self.header.is_empty()
+    }
+
     /// Takes nothing more from the other side, which has gone wrong.
     pub(crate) fn give_up(&mut self) {
         self.is_corrupt = true;
@@ -546,10 +560,9 @@ impl Link {
         }
         // In the middle of a message, while the other side waits for us and has nothing more to send: the length that it
         // said is not the message's.
-        let is_partial = self.incoming.is_some() || !self.header.is_empty();
         self.is_corrupt = data
             && room == 0
-            && is_partial
+            && self.is_within_message()
             && self.ring.peer_only_waits_for_data()
             && self.ring.look_for_data() == Ok(0);
         self.is_corrupt

@@ -1,6 +1,6 @@
 //! Time limits: since when a worker's first item has been first, and which worker is to be looked at when.
 
-use crate::pool::dispatch::piece::Overdue;
+use crate::pool::dispatch::piece::{First, Overdue};
 use crate::pool::dispatch::state::Dispatcher;
 
 /// How long a worker may leave an item with a time limit unbegun, at least, before it is given up.
@@ -41,11 +41,11 @@ impl Dispatcher {
             .min()
     }
 
-    /// A worker whose first item has taken too long, as [`tick`](Dispatcher::tick) told the time; `began` says when a
-    /// worker began its first item, if it has. Whoever asks kills that worker.
+    /// A worker whose first item has taken too long, as [`tick`](Dispatcher::tick) told the time; `first` says what is known of
+    /// a worker's first item at that time. Whoever asks kills that worker.
     pub(crate) fn overdue(
         &mut self,
-        mut began: impl FnMut(usize) -> Option<u64>,
+        mut first: impl FnMut(usize, u64) -> First,
     ) -> Option<(usize, Overdue)> {
         let now = self.now;
         for (index, worker) in self.workers.iter_mut().enumerate() {
@@ -62,16 +62,18 @@ impl Dispatcher {
             };
             // It began after the item before had ended, of which we may have heard later. A worker that writes what is not so
             // harms the item that it has.
-            match began(index).map(|began| began.min(now)) {
-                Some(began) if began.saturating_add(limit) <= now => {
-                    worker.deadline = None;
-                    return Some((index, Overdue::Item));
-                }
-                Some(began) => {
+            match first(index, now) {
+                First::Unheard => worker.deadline = Some(now),
+                First::Begun(began) => {
+                    let began = began.min(now);
+                    if began.saturating_add(limit) <= now {
+                        worker.deadline = None;
+                        return Some((index, Overdue::Item));
+                    }
                     worker.first_since = began;
                     worker.deadline = Some(began.saturating_add(limit));
                 }
-                None => {
+                First::Unbegun => {
                     let waited = now - worker.first_since;
                     if waited >= limit.saturating_mul(2) && waited >= STUCK_NANOS {
                         worker.deadline = None;

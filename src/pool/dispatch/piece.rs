@@ -76,6 +76,16 @@ pub(crate) struct Terms {
     pub(crate) retries: u32,
 }
 
+/// What is known of the first item of a worker, where that has a time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    Unbegun,
+    /// When, by the monotonic clock.
+    Begun(u64),
+    /// It may be over: not all that its worker has shown has been taken in.
+    Unheard,
+}
+
 /// What is to be done about a worker whose first item may have taken too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overdue {

@@ -2,7 +2,7 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
-use super::{Action, Dispatcher, JobId, Overdue, Terms};
+use super::{Action, Dispatcher, First, JobId, Overdue, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
@@ -109,12 +109,15 @@ fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
     // The first item ends and the second begins at 1050, which is heard of when the first one's time would be up.
     dispatcher.tick(1100);
     assert!(dispatcher.finished(0, 1, 50).is_some());
-    assert_eq!(dispatcher.overdue(|_| Some(1050)), None);
+    assert_eq!(dispatcher.overdue(|_, _| First::Begun(1050)), None);
     assert_eq!(dispatcher.next_deadline(), Some(1150));
     dispatcher.tick(1149);
-    assert_eq!(dispatcher.overdue(|_| Some(1050)), None);
+    assert_eq!(dispatcher.overdue(|_, _| First::Begun(1050)), None);
     dispatcher.tick(1150);
-    assert_eq!(dispatcher.overdue(|_| Some(1050)), Some((0, Overdue::Item)));
+    assert_eq!(
+        dispatcher.overdue(|_, _| First::Begun(1050)),
+        Some((0, Overdue::Item))
+    );
     // What is heard of too late for both: the second one's time is up at once.
     let mut dispatcher = Dispatcher::new(1);
     dispatcher.up(0);
@@ -128,7 +131,31 @@ fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
     dispatcher.feed(&mut Vec::new());
     dispatcher.tick(1200);
     assert!(dispatcher.finished(0, 1, 50).is_some());
-    assert_eq!(dispatcher.overdue(|_| Some(1050)), Some((0, Overdue::Item)));
+    assert_eq!(
+        dispatcher.overdue(|_, _| First::Begun(1050)),
+        Some((0, Overdue::Item))
+    );
+}
+
+#[test]
+fn nobody_is_judged_by_what_was_not_taken_in_and_is_looked_at_again_at_once() {
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    dispatcher.tick(1000);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        limit_nanos: Some(100),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 0, 0, 2);
+    dispatcher.feed(&mut Vec::new());
+    dispatcher.tick(5000);
+    assert_eq!(dispatcher.overdue(|_, _| First::Unheard), None);
+    assert_eq!(dispatcher.next_deadline(), Some(5000));
+    // When it is heard that it is done, the next one has its own time.
+    assert!(dispatcher.finished(0, 1, 50).is_some());
+    assert_eq!(dispatcher.overdue(|_, _| First::Begun(4950)), None);
+    assert_eq!(dispatcher.next_deadline(), Some(5050));
 }
 
 #[test]

@@ -113,11 +113,17 @@ impl World {
         self.dispatcher.tick(self.now);
         loop {
             let models = &self.models;
-            let began = |worker: usize| {
+            let first = |worker: usize, now: u64| {
                 let model = &models[worker];
-                (model.begun > model.told).then_some(model.began)
+                if model.begun <= model.told {
+                    First::Unbegun
+                } else if now % 7 == worker as u64 {
+                    First::Unheard
+                } else {
+                    First::Begun(model.began)
+                }
             };
-            let Some((worker, overdue)) = self.dispatcher.overdue(began) else {
+            let Some((worker, overdue)) = self.dispatcher.overdue(first) else {
                 break;
             };
             let model = &self.models[worker];
@@ -149,7 +155,7 @@ impl World {
             if let (true, Some(limit)) = (is_open, self.terms[&job].limit_nanos) {
                 let next = self.dispatcher.next_deadline();
                 assert!(
-                    next.is_some_and(|next| next <= model.began + limit),
+                    next.is_some_and(|next| next <= (model.began + limit).max(self.now)),
                     "worker {index} is not looked at in time"
                 );
             }

@@ -578,6 +578,7 @@ fn a_name_for_nothing_is_corrupt() {
 /// A room for the bodies of messages of kind 1, as long as it is of use.
 struct Guest {
     room: Option<Numbers<u8>>,
+    place: usize,
 }
 
 impl Host for Guest {
@@ -586,7 +587,7 @@ impl Host for Guest {
         self.room
             .as_mut()
             .filter(|_| is_mine)
-            .map(|room| (room as &mut dyn Room, 5))
+            .map(|room| (room as &mut dyn Room, self.place))
     }
 }
 
@@ -604,6 +605,7 @@ fn a_body_goes_to_the_room_that_its_host_has_and_others_come_as_ever() {
     });
     let mut guest = Guest {
         room: Some(Numbers::new(5 + expected.len()).unwrap()),
+        place: 5,
     };
     let mut come = Vec::new();
     while come.len() < 3 {
@@ -628,6 +630,7 @@ fn a_body_that_its_host_has_no_use_for_any_more_is_passed_over() {
     let body = bytes(3 * CAPACITY);
     let mut guest = Guest {
         room: Some(Numbers::new(4 * CAPACITY).unwrap()),
+        place: 5,
     };
     while !here.try_send(&header(1), &body, &[], &mut sent).unwrap() {
         assert!(there.try_receive_for(&mut guest).unwrap().is_none());
@@ -639,6 +642,41 @@ fn a_body_that_its_host_has_no_use_for_any_more_is_passed_over() {
     assert!(hosted.is_hosted && hosted.header.kind == 1);
     let next = there.try_receive_for(&mut guest).unwrap().unwrap();
     assert_eq!(next.body, bytes(9));
+    // The next one that is hosted begins at its own beginning.
+    here.send(&header(1), &bytes(99), &[]).unwrap();
+    here.flush().unwrap();
+    let mut guest = Guest {
+        room: Some(Numbers::new(99).unwrap()),
+        place: 0,
+    };
+    assert!(there.try_receive_for(&mut guest).unwrap().is_some());
+    assert_eq!(guest.room.unwrap().into_vec(99), Some(bytes(99)));
+}
+
+#[test]
+fn what_was_taken_is_counted_and_who_is_in_the_middle_of_sending_is_known() {
+    let (mut here, mut there) = pair();
+    assert!(!there.is_receiving() && there.taken() == 0);
+    let mut sent = Sent::default();
+    let body = bytes(2 * CAPACITY);
+    while !here.try_send(&header(1), &body, &[], &mut sent).unwrap() {
+        let before = there.taken();
+        assert!(there.try_receive().unwrap().is_none());
+        assert!(there.is_receiving() && there.taken() > before);
+    }
+    here.flush().unwrap();
+    assert_eq!(there.try_receive().unwrap().unwrap().body, body);
+    assert_eq!(there.taken(), (HEADER + body.len()) as u64);
+    assert!(!there.is_receiving());
+    // One that fills the ring, and another that has not even begun.
+    let body = bytes(CAPACITY - HEADER);
+    here.send(&header(1), &body, &[]).unwrap();
+    here.flush().unwrap();
+    assert!(!here.prepare_sleep(false, 1));
+    assert!(there.try_receive().unwrap().is_some());
+    assert!(!there.has_data() && there.is_receiving());
+    here.wake_up();
+    assert!(!there.is_receiving());
 }
 
 #[test]
