@@ -96,6 +96,30 @@ each_method!(numbers_come_back_though_workers_die_over_them, |method| {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
 });
 
+each_method!(a_map_that_fails_spoils_no_other_and_no_worker, |method| {
+    let pool = pool(method, 3);
+    let workers = pool.worker_pids();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..6 {
+                let failed = pool.map(0..NUMBERS, |n| {
+                    assert_ne!(n, 70_001);
+                    n
+                });
+                let error = failed.unwrap_err();
+                assert!(error.is_panic() && error.item() == Some(70_001));
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..6 {
+                let results = pool.map(0..NUMBERS, |n| n * 3).unwrap();
+                assert!(results.into_iter().eq((0..NUMBERS).map(|n| n * 3)));
+            }
+        });
+    });
+    assert_eq!(pool.worker_pids(), workers);
+});
+
 each_method!(imap_keeps_the_order_of_the_input, |method| {
     let pool = pool(method, 3);
     let squares: Vec<u64> = pool

@@ -15,9 +15,10 @@ use crate::task::Received;
 use crate::wire::batch::Lane;
 use crate::wire::{Header, Host, Message, codec};
 
-/// How many messages of one worker are taken in before the next worker's turn.
+/// So many messages of one worker are taken in before the next worker's turn.
 const MESSAGES_AT_ONCE: usize = 256;
-/// And how many bytes, about: what workers lack is sent in between, since nobody works meanwhile who has done all that he had.
+/// After so many bytes of one worker, no message more is: what workers lack is sent in between, since nobody works meanwhile who has
+/// done all that he had.
 const BYTES_AT_ONCE: u64 = 256 * 1024;
 
 impl Floor {
@@ -152,7 +153,7 @@ impl Floor {
                     step!("pool::receive::restarted");
                 }
             }
-            from_worker::READY if count == 0 => {
+            from_worker::READY if count == 0 && !worker.is_ready => {
                 worker.is_ready = true;
                 self.initial_deaths = 0;
             }
@@ -316,5 +317,192 @@ impl Job {
                 self.batches.remove(&piece.batch);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::dispatch::Terms;
+    use crate::pool::plan::Settings;
+    use crate::pool::progress::Bar;
+    use crate::pool::trace::{Diary, Span};
+    use crate::sys::function::FunctionId;
+    use crate::wire::{Link, Sent, plain};
+    use std::sync::Arc;
+
+    /// What a desk looks at: worker 0 of two has one piece, and the outcome of its first item has the ticket 7.
+    struct World {
+        dispatcher: Dispatcher,
+        jobs: NumberMap<JobId, Job>,
+        job: JobId,
+        index: usize,
+        resolved: u64,
+    }
+
+    /// A piece of `count` items from item 4 on, of a job that has room for `len` numbers.
+    fn desk_world(count: usize, len: usize) -> World {
+        let mut dispatcher = Dispatcher::new(2);
+        dispatcher.up(0);
+        let job = dispatcher.open(Terms {
+            piece_items: Some(count),
+            is_collected: true,
+            ..Terms::default()
+        });
+        dispatcher.submit(job, 0, 4, count);
+        dispatcher.feed(&mut Vec::new());
+        let plan = Plan {
+            function: FunctionId::from_bits(1),
+            captures: None,
+            settings: Settings::default(),
+            name: "double",
+            total: None,
+            is_collected: true,
+        };
+        let open = Job {
+            bar: Bar::default(),
+            span: Span::of_job(&Arc::new(Diary::default()), job, plan.name),
+            plan,
+            batches: NumberMap::default(),
+            bytes_ahead: 0,
+            sink: Sink::Caller(Vec::new()),
+            room: plain::room_for::<u32>(len),
+        };
+        World {
+            dispatcher,
+            jobs: [(job, open)].into_iter().collect(),
+            job,
+            index: 0,
+            resolved: 7,
+        }
+    }
+
+    impl World {
+        fn desk(&mut self) -> Desk<'_> {
+            Desk {
+                dispatcher: &self.dispatcher,
+                jobs: &mut self.jobs,
+                index: self.index,
+                resolved: self.resolved,
+            }
+        }
+
+        /// Where the body of the message with this header goes.
+        fn place(&mut self, header: Header) -> Option<usize> {
+            self.desk().room_for(&header).map(|(_, place)| place)
+        }
+    }
+
+    /// The header of so many results, as a sound worker sends it.
+    fn results(ticket: u64, count: u32) -> Header {
+        let lane = u64::from(Lane::Numbers(4).to_bits());
+        Header {
+            length: 4 * u64::from(count),
+            kind: from_worker::RESULTS,
+            count,
+            words: [ticket, lane, 0, 0],
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn what_is_next_and_fits_its_piece_has_room() {
+        let mut world = desk_world(10, 15);
+        for count in [10, 3] {
+            assert_eq!(world.place(results(7, count)), Some(16));
+        }
+        world.dispatcher.finished(0, 3, 1).unwrap();
+        world.resolved = 10;
+        assert_eq!(world.place(results(10, 7)), Some(28));
+        assert_eq!(world.place(results(10, 8)), None);
+    }
+
+    #[test]
+    fn nothing_else_has_room() {
+        // There would be room for an eleventh.
+        let mut world = desk_world(10, 15);
+        let sound = results(7, 10);
+        for kind in [
+            0,
+            from_worker::FAILED,
+            from_worker::SKIPPED,
+            from_worker::READY,
+            from_worker::UNFIT,
+        ] {
+            assert_eq!(world.place(Header { kind, ..sound }), None, "kind {kind}");
+        }
+        for ticket in [6, 8] {
+            assert_eq!(world.place(results(ticket, 10)), None, "ticket {ticket}");
+        }
+        let other_lanes = [Lane::Numbers(8), Lane::Framed, Lane::Whole];
+        let bits = other_lanes.map(|lane| u64::from(lane.to_bits()));
+        for lane in bits.into_iter().chain([sound.words[1] | 1 << 32]) {
+            let words = [7, lane, 0, 0];
+            assert_eq!(world.place(Header { words, ..sound }), None, "lane {lane}");
+        }
+        for count in [11, u32::MAX] {
+            assert_eq!(world.place(results(7, count)), None, "{count} results");
+        }
+        for length in [39, 41, u64::MAX] {
+            let header = Header { length, ..sound };
+            assert_eq!(world.place(header), None, "{length} bytes");
+        }
+        assert_eq!(world.place(sound), Some(16), "so it was none of these");
+    }
+
+    #[test]
+    fn where_there_is_no_room_or_no_piece_nothing_has_room() {
+        let mut world = desk_world(10, 13);
+        assert_eq!(world.place(results(7, 10)), None, "it is one too short");
+        assert_eq!(world.place(results(7, 9)), Some(16));
+        world.index = 1;
+        assert_eq!(world.place(results(7, 9)), None, "that one has no piece");
+
+        let mut world = desk_world(10, 14);
+        world.jobs.get_mut(&world.job).unwrap().room = None;
+        assert_eq!(world.place(results(7, 10)), None, "the job has no room");
+        world.jobs.clear();
+        assert_eq!(world.place(results(7, 10)), None, "the job has ended");
+
+        let mut world = desk_world(10, 14);
+        world.dispatcher.finished(0, 10, 1).unwrap();
+        world.resolved = 17;
+        for count in [10, 1] {
+            assert_eq!(world.place(results(17, count)), None, "all have come");
+        }
+    }
+
+    #[test]
+    fn a_body_whose_job_has_ended_is_passed_over() {
+        let (mut parent, peer) = Link::pair(64 * 1024).unwrap();
+        let mut worker = Link::attach(peer).unwrap();
+        let mut world = desk_world(100_000, 100_004);
+        let header = results(7, 100_000);
+        let body = vec![1; 400_000];
+        let mut sent = Sent::default();
+        while !worker.try_send(&header, &body, &[], &mut sent).unwrap() {
+            let received = parent.try_receive_for(&mut world.desk()).unwrap();
+            assert!(received.is_none());
+            world.jobs.remove(&world.job);
+        }
+        assert!(world.jobs.is_empty(), "it ended in between");
+        let next = Header {
+            kind: from_worker::FAILED,
+            ..header
+        };
+        let mut sent = Sent::default();
+        assert!(
+            worker
+                .try_send(&next, b"nine byte", &[], &mut sent)
+                .unwrap()
+        );
+        worker.flush().unwrap();
+        let mut desk = world.desk();
+        let hosted = parent.try_receive_for(&mut desk).unwrap().unwrap();
+        assert_eq!(hosted.header, header);
+        assert!(hosted.is_hosted && hosted.body.is_empty());
+        let other = parent.try_receive_for(&mut desk).unwrap().unwrap();
+        assert_eq!(other.body, b"nine byte");
+        assert!(!other.is_hosted);
     }
 }
