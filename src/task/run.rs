@@ -188,7 +188,9 @@ impl Chunk {
     ) -> Ended {
         let count = self.quota;
         let Some(bytes) = self.body.get(self.at..self.at + size * count) else {
-            return self.fail_torn::<A>();
+            self.begin_item();
+            self.at += size;
+            return Ended::Failed(torn::<A>());
         };
         if plain::number_size::<R>().is_none() {
             let mut items = Vec::with_capacity(count);
@@ -257,7 +259,10 @@ impl Chunk {
         let mut items = items;
         while self.quota > 0 {
             self.begin_item();
-            let Some(item) = items.next() else { break };
+            let Some(item) = items.next() else {
+                ended = Ended::Failed(torn::<A>());
+                break;
+            };
             match run_one(item, call, &mut frames, &mut numbers) {
                 Ok(None) => {}
                 Ok(Some(whole)) => {
@@ -296,16 +301,6 @@ impl Chunk {
         if frames.count() > 0 {
             self.outputs.push(Output::Framed(frames));
         }
-    }
-
-    fn fail_torn<A>(&mut self) -> Ended {
-        self.begin_item();
-        let kind = TaskErrorKind::ArgumentDecoding;
-        Ended::Failed(TaskError::of_type(
-            kind,
-            type_name::<A>(),
-            "the message is torn",
-        ))
     }
 
     /// The captures as a value, decoded at their first use.
@@ -365,6 +360,12 @@ fn run_one<A: Portable, R: Portable>(
     packed
         .map_err(|why| TaskError::of_type(TaskErrorKind::ResultEncoding, type_name::<R>(), why))?;
     Ok(None)
+}
+
+/// A message has fewer items than it claims.
+fn torn<A>() -> TaskError {
+    let kind = TaskErrorKind::ArgumentDecoding;
+    TaskError::of_type(kind, type_name::<A>(), "the message is torn")
 }
 
 /// A panic of the user's `Serialize` or `Deserialize` is one more reason why that failed.
@@ -575,9 +576,21 @@ mod tests {
             };
             assert_eq!(failure(ended).kind(), TaskErrorKind::ArgumentDecoding);
             assert_eq!((chunk.left(), chunk.ticket()), (4, FIRST + 1));
+            assert_eq!(chunk.at, 2, "behind its item");
             assert_eq!(parent.peer_note(), FIRST + 1);
             assert!(outputs(&mut chunk).is_empty());
         }
+    }
+
+    #[test]
+    fn of_two_that_are_said_to_travel_alone_the_second_fails() {
+        let (mut chunk, _parent) = chunk_of(Lane::Whole, 2, vec![7; 3]);
+        chunk.allow(2);
+        let error = failure(chunk.run(|text: Vec<u8>| text.len()));
+        assert_eq!(error.kind(), TaskErrorKind::ArgumentDecoding);
+        assert_eq!((chunk.left(), chunk.ticket()), (0, FIRST + 2));
+        let first = 3_usize.to_ne_bytes().to_vec();
+        assert_eq!(outputs(&mut chunk), [(Lane::Numbers(8), 1, first)]);
     }
 
     #[test]
