@@ -375,14 +375,13 @@ each_method!(
 
 /// What nobody takes meanwhile is in the rings, and its workers' marks tell of later items.
 fn those_who_were_in_time_live(pool: &Pool, items: u8, bytes: usize) {
-    const LIMIT: Duration = Duration::from_secs(1);
     let workers = pool.worker_pids();
-    let job = pool.with(bytes).timeout(LIMIT);
+    let job = pool.with(bytes).timeout(ITEM_LIMIT);
     let job = job.chunk_size(usize::from(items));
     let mut results = job.imap(0..items, |bytes: &usize, item| vec![item; *bytes]);
     let first = results.next().unwrap().unwrap();
     assert_eq!(first, vec![0; bytes]);
-    sleep(3 * LIMIT);
+    sleep(3 * ITEM_LIMIT);
     for item in 1..items {
         let result = results.next().unwrap();
         assert_eq!(result.unwrap(), vec![item; bytes], "item {item}");
@@ -402,5 +401,54 @@ each_method!(
     who_waits_for_room_is_not_killed_for_who_did_not_look,
     |method| {
         those_who_were_in_time_live(&pool(method, 1), 4, 20 << 20);
+    }
+);
+
+each_method!(an_item_has_its_limit_though_its_job_has_failed, |method| {
+    // Of two items that one worker has, the first fails the map, and the second never ends.
+    let pool = pool(method, 1);
+    let job = pool.job().timeout(ITEM_LIMIT).chunk_size(2);
+    let log = Log::new();
+    let failed = pool
+        .with(log.path())
+        .timeout(ITEM_LIMIT)
+        .chunk_size(2)
+        .imap(0..2_u32, |log: &PathBuf, item| {
+            note(log, item);
+            if item == 1 {
+                sleep(AGES);
+            }
+        })
+        .next();
+    assert!(failed.unwrap().is_ok());
+    // That one was dropped, with its second item begun or not.
+    assert_eq!(job.map(0..4_u32, |item| item).unwrap(), [0, 1, 2, 3]);
+    for _ in 0..3 {
+        let error = job.map(0..2_u32, |item| {
+            assert_ne!(item, 0);
+            sleep(AGES);
+        });
+        assert!(error.unwrap_err().is_panic());
+        assert_serves(&pool);
+    }
+});
+
+each_method!(
+    who_is_still_sent_its_item_is_not_killed_for_not_beginning,
+    |method| {
+        let pool = pool(method, 1);
+        let workers = pool.worker_pids();
+        let job = pool.job().timeout(Duration::from_millis(500)).chunk_size(1);
+        let mut results = job.imap(0..3_u8, |item| item);
+        assert_eq!(results.next().unwrap().unwrap(), 0);
+        drop(results);
+        // Nobody leads while the caller is elsewhere: a ring of it goes to the worker whenever the pool's thread looks.
+        let items = (0..3_u8).map(|item| vec![item; 40 << 20]);
+        let mut results = job.imap(items, |item: Vec<u8>| item[0]);
+        assert_eq!(results.next().unwrap().unwrap(), 0);
+        sleep(Duration::from_secs(4));
+        let others: Vec<u8> = results.map(Result::unwrap).collect();
+        assert_eq!(others, [1, 2]);
+        assert_eq!(pool.worker_pids(), workers, "no worker was killed");
     }
 );

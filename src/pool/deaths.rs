@@ -38,7 +38,9 @@ impl Floor {
     /// Kills a worker. What it has not begun is taken back first, so that it begins nothing else meanwhile; what it has
     /// shown before its end counts.
     pub(crate) fn kill(&mut self, index: usize, doom: Doom) {
-        self.revoke(index, true);
+        if doom != Doom::Stuck || !self.dispatcher.stuck(index) {
+            self.revoke(index, true);
+        }
         let ticket = self.staff.worker(index).map(|worker| worker.resolved);
         self.staff.kill(index);
         self.receive_all(index);

@@ -34,7 +34,8 @@
 //! item before is heard of, which may be long after this one began; when the limit has passed since an idle worker was sent it;
 //! and again when the limit has passed since somebody looked and it had not begun. If it has begun, the deadline is exact from then
 //! on. So no item is killed early, and none late, as long as somebody hears of outcomes and deadlines: each is looked at no
-//! later than its limit after it began. A worker that does not even begin, for twice the limit and `STUCK_NANOS`, is given up, at no item's cost.
+//! later than its limit after it began, unless an outcome is on its way just then. A worker that does not even begin, though it has been sent
+//! all of the item, for twice the limit and `STUCK_NANOS`, is given up; the item is charged when `DEATHS_MAX` were so over it.
 //!
 //! **Deaths without a culprit** (a worker killed from outside between items, or while it started) cost an item nothing; but
 //! an item at whose turn that has happened `DEATHS_MAX` times is charged after all, so that each job ends.

@@ -36,8 +36,9 @@ pub(crate) struct Worker {
     pub(crate) is_ready: bool,
     /// Whether it was asked of a process that was forked ahead of need.
     pub(crate) is_spare: bool,
-    /// How many bytes of it had been taken when its first item was last looked at.
+    /// How many bytes of it had been taken, and how many it had taken, when its first item was last looked at.
     taken: u64,
+    got: u64,
 }
 
 #[derive(Debug)]
@@ -96,6 +97,7 @@ impl Worker {
             is_watched_for_room: false,
             is_ready,
             taken: 0,
+            got: 0,
         }
     }
 
@@ -215,8 +217,15 @@ impl Worker {
         if !self.is_ready || (has_come_on && self.link.is_receiving()) {
             return First::Begun(now);
         }
+        let (_, got) = self.link.positions();
+        let has_got_on = std::mem::replace(&mut self.got, got) != got;
         if self.link.peer_note() == self.resolved + 1 {
             First::Begun(self.link.peer_moment())
+        } else if matches!(self.process, State::Starting(_))
+            || (has_got_on && !self.outgoing.is_empty())
+        {
+            // It waits for us: for its start, or for all of its item.
+            First::Begun(now)
         } else {
             First::Unbegun
         }

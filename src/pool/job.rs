@@ -149,8 +149,8 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     /// time has passed, the worker is killed, another takes its place, and the item's error
     /// [is a timeout](TaskError::is_timeout); no other item notices.
     ///
-    /// Whoever waits for results watches the time: while nobody does, between two calls of an iterator's `next`, nobody
-    /// is killed. Asynchronous calls are always watched.
+    /// The time is watched also while nobody waits for a result. What the result takes to arrive is not the item's time. An item
+    /// that has begun keeps its limit when its job fails or is dropped.
     ///
     /// # Examples
     ///

@@ -227,14 +227,18 @@ impl Chunk {
     fn run_framed<A: Portable, R: Portable>(&mut self, call: &impl Fn(A) -> R) -> Ended {
         let body = std::mem::take(&mut self.body);
         if self.lane == Lane::Whole {
-            let item = guard(|| value::unpack_owned::<A>(body, Vec::new()));
-            return self.run_items(std::iter::once(flatten(item)), call, 0);
+            // It is one item, whatever the header claims.
+            let item = match std::mem::replace(&mut self.at, 1) {
+                0 => flatten(guard(|| value::unpack_owned::<A>(body, Vec::new()))),
+                _ => Err(TORN.to_owned()),
+            };
+            return self.run_items(std::iter::once(item), call, 0);
         }
         let mut descriptors = std::mem::take(&mut self.descriptors);
         let mut rest = body.get(self.at..).unwrap_or_default();
         let items = std::iter::repeat_with(|| {
             let Some((bytes, count)) = split_frame(&mut rest) else {
-                return Err("the message is torn".to_owned());
+                return Err(TORN.to_owned());
             };
             let with = descriptors.by_ref().take(count).collect();
             flatten(guard(|| value::unpack::<A>(bytes, with)))
@@ -363,9 +367,10 @@ fn run_one<A: Portable, R: Portable>(
 }
 
 /// A message has fewer items than it claims.
+const TORN: &str = "the message is torn";
+
 fn torn<A>() -> TaskError {
-    let kind = TaskErrorKind::ArgumentDecoding;
-    TaskError::of_type(kind, type_name::<A>(), "the message is torn")
+    TaskError::of_type(TaskErrorKind::ArgumentDecoding, type_name::<A>(), TORN)
 }
 
 /// A panic of the user's `Serialize` or `Deserialize` is one more reason why that failed.
@@ -584,13 +589,20 @@ mod tests {
 
     #[test]
     fn of_two_that_are_said_to_travel_alone_the_second_fails() {
-        let (mut chunk, _parent) = chunk_of(Lane::Whole, 2, vec![7; 3]);
-        chunk.allow(2);
-        let error = failure(chunk.run(|text: Vec<u8>| text.len()));
-        assert_eq!(error.kind(), TaskErrorKind::ArgumentDecoding);
-        assert_eq!((chunk.left(), chunk.ticket()), (0, FIRST + 2));
-        let first = 3_usize.to_ne_bytes().to_vec();
-        assert_eq!(outputs(&mut chunk), [(Lane::Numbers(8), 1, first)]);
+        for allowed in [1, 2] {
+            let (mut chunk, _parent) = chunk_of(Lane::Whole, 2, vec![7; 3]);
+            chunk.allow(allowed);
+            let mut ended = chunk.run(|bytes: Vec<u8>| bytes.len());
+            if allowed == 1 {
+                assert!(matches!(ended, Ended::Well));
+                chunk.allow(1);
+                ended = chunk.run(|_: Vec<u8>| -> usize { panic!("it is called") });
+            }
+            assert_eq!(failure(ended).kind(), TaskErrorKind::ArgumentDecoding);
+            assert_eq!((chunk.left(), chunk.ticket()), (0, FIRST + 2));
+            let first = 3_usize.to_ne_bytes().to_vec();
+            assert_eq!(outputs(&mut chunk), [(Lane::Numbers(8), 1, first)]);
+        }
     }
 
     #[test]

@@ -26,15 +26,11 @@ impl Dispatcher {
 
     /// The time limit of a worker's first item, if it has one.
     fn limit_of_first(&self, index: usize) -> Option<u64> {
-        let front = self.workers[index].pieces.front()?;
-        self.jobs.get(&front.job)?.terms.limit_nanos
+        self.workers[index].pieces.front()?.limit_nanos
     }
 
     /// The next moment at which an item may be overdue.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        if self.limited == 0 {
-            return None;
-        }
         self.workers
             .iter()
             .filter_map(|worker| worker.deadline)
@@ -52,11 +48,7 @@ impl Dispatcher {
             if worker.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
             }
-            let limit = worker.pieces.front().and_then(|front| {
-                let job = self.jobs.get(&front.job)?;
-                job.terms.limit_nanos
-            });
-            let Some(limit) = limit else {
+            let Some(limit) = worker.pieces.front().and_then(|front| front.limit_nanos) else {
                 worker.deadline = None;
                 continue;
             };

@@ -19,9 +19,7 @@ impl Dispatcher {
             pieces.pop_front();
             self.workers[worker].forget_work(done.nanos);
         }
-        if self.limited > 0 {
-            self.go_on_clock(worker);
-        }
+        self.go_on_clock(worker);
         if let Some(job) = self.jobs.get_mut(&done.job) {
             for item in done.item..done.item + done.count {
                 if job.cancelled.is_empty() {
@@ -97,6 +95,18 @@ impl Dispatcher {
             }
             None => false,
         }
+    }
+
+    /// A worker does not begin its first item. Returns whether that one is to be charged for it: then it stays where it is.
+    pub(crate) fn stuck(&mut self, worker: usize) -> bool {
+        let Some(front) = self.workers[worker].pieces.front_mut() else {
+            return false;
+        };
+        if front.deaths + 1 >= DEATHS_MAX {
+            return true;
+        }
+        front.deaths += 1;
+        false
     }
 
     /// Whether a worker has passed over all that was taken back and has nothing else.

@@ -21,6 +21,8 @@ pub(crate) struct Piece {
     pub(crate) deaths: u32,
     /// What it was believed to take when it was sent.
     pub(crate) nanos: f64,
+    /// How long each of its items may take: also where its job has ended meanwhile, since the worker is needed for others.
+    pub(crate) limit_nanos: Option<u64>,
 }
 
 impl Piece {

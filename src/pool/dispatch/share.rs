@@ -148,7 +148,7 @@ impl Dispatcher {
         worker.pieces.push_back(piece);
         worker.backlog_nanos += piece.nanos;
         worker.may_take = worker.may_take.map(|items| items - piece.count);
-        if self.limited > 0 && self.workers[index].pieces.len() == 1 {
+        if self.workers[index].pieces.len() == 1 {
             self.start_clock(index);
         }
         actions.push(Action::Send {

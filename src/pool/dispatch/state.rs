@@ -104,9 +104,9 @@ impl Dispatcher {
         self.items_max = Some(items_max.max(1));
     }
 
-    /// Whether what the clock says matters to any job.
+    /// Whether what the clock says matters to any job, or to any item that a job has left behind.
     pub(crate) fn has_limits(&self) -> bool {
-        self.limited > 0
+        self.limited > 0 || self.workers.iter().any(|worker| worker.deadline.is_some())
     }
 
     /// Tells what the clock says.
@@ -148,6 +148,7 @@ impl Dispatcher {
                 attempts: 0,
                 deaths: 0,
                 nanos: 0.0,
+                limit_nanos: open.terms.limit_nanos,
             });
             self.ready.insert(job);
         }

@@ -2,7 +2,7 @@
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
 use super::world::{Step, World, run_schedule};
-use super::{Action, Dispatcher, First, JobId, Overdue, Terms};
+use super::{Action, Dispatcher, Fate, First, JobId, Overdue, Terms};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
@@ -156,6 +156,51 @@ fn nobody_is_judged_by_what_was_not_taken_in_and_is_looked_at_again_at_once() {
     assert!(dispatcher.finished(0, 1, 50).is_some());
     assert_eq!(dispatcher.overdue(|_, _| First::Begun(4950)), None);
     assert_eq!(dispatcher.next_deadline(), Some(5050));
+}
+
+#[test]
+fn an_item_over_which_workers_are_stuck_again_and_again_is_charged() {
+    let mut dispatcher = Dispatcher::new(1);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(2),
+        limit_nanos: Some(100),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 0, 0, 2);
+    for _ in 0..3 {
+        dispatcher.up(0);
+        dispatcher.feed(&mut Vec::new());
+        assert!(!dispatcher.stuck(0));
+        dispatcher.revoked(0, 2);
+        assert_eq!(dispatcher.died(0, Fate::Between), None);
+    }
+    dispatcher.up(0);
+    dispatcher.feed(&mut Vec::new());
+    assert!(dispatcher.stuck(0));
+    let charged = dispatcher.died(0, Fate::Between).unwrap();
+    assert_eq!((charged.item, charged.count), (0, 1));
+}
+
+#[test]
+fn an_item_has_its_limit_though_its_job_was_closed() {
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    dispatcher.tick(1000);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        limit_nanos: Some(100),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 0, 0, 1);
+    dispatcher.feed(&mut Vec::new());
+    dispatcher.close(job, &mut Vec::new());
+    assert!(dispatcher.has_limits());
+    assert_eq!(dispatcher.next_deadline(), Some(1100));
+    dispatcher.tick(1100);
+    let overdue = dispatcher.overdue(|_, _| First::Begun(1000));
+    assert_eq!(overdue, Some((0, Overdue::Item)));
+    assert!(dispatcher.died(0, Fate::KilledAt(0)).is_some());
+    assert!(!dispatcher.has_limits());
 }
 
 #[test]
