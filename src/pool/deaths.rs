@@ -38,7 +38,11 @@ impl Floor {
     /// Kills a worker. What it has not begun is taken back first, so that it begins nothing else meanwhile; what it has
     /// shown before its end counts.
     pub(crate) fn kill(&mut self, index: usize, doom: Doom) {
-        if doom != Doom::Stuck || !self.dispatcher.stuck(index) {
+        let doom = match doom {
+            Doom::Stuck if !self.dispatcher.stuck(index) => Doom::Cancelled,
+            doom => doom,
+        };
+        if doom != Doom::Stuck {
             self.revoke(index, true);
         }
         let ticket = self.staff.worker(index).map(|worker| worker.resolved);

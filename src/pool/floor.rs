@@ -206,7 +206,7 @@ impl Floor {
             limit_nanos: plan
                 .settings
                 .limit
-                .map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
+                .map(|limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1)),
             retries: plan.settings.retries,
         };
         let id = self.dispatcher.open(terms);

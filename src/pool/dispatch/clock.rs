@@ -11,7 +11,7 @@ impl Dispatcher {
     pub(crate) fn start_clock(&mut self, index: usize) {
         let limit = self.limit_of_first(index);
         let worker = &mut self.workers[index];
-        worker.first_since = self.now;
+        worker.first_since = None;
         worker.deadline = limit.map(|limit| self.now.saturating_add(limit));
     }
 
@@ -20,7 +20,7 @@ impl Dispatcher {
     pub(crate) fn go_on_clock(&mut self, index: usize) {
         let limit = self.limit_of_first(index);
         let worker = &mut self.workers[index];
-        worker.first_since = self.now;
+        worker.first_since = None;
         worker.deadline = limit.map(|_| self.now);
     }
 
@@ -62,11 +62,12 @@ impl Dispatcher {
                         worker.deadline = None;
                         return Some((index, Overdue::Item));
                     }
-                    worker.first_since = began;
+                    worker.first_since = Some(began);
                     worker.deadline = Some(began.saturating_add(limit));
                 }
                 First::Unbegun => {
-                    let waited = now - worker.first_since;
+                    // Before this it was not looked at, and who knows what it waited for.
+                    let waited = now - *worker.first_since.get_or_insert(now);
                     if waited >= limit.saturating_mul(2) && waited >= STUCK_NANOS {
                         worker.deadline = None;
                         return Some((index, Overdue::Stuck));

@@ -262,7 +262,9 @@ impl Dispatcher {
             let Some(job) = self.jobs.get(&piece.job) else {
                 continue;
             };
-            if !job.terms.is_collected {
+            // Behind items that have no time limit, one that has is looked at when it is the first.
+            let is_limited_later = piece.limit_nanos.is_some() && worker.deadline.is_none();
+            if !job.terms.is_collected || is_limited_later {
                 return 0;
             }
             is_last &= job.is_complete && held <= job.far_items();

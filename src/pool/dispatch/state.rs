@@ -14,7 +14,7 @@ pub(crate) struct Worker {
     /// How many items it may still be given, where that is limited.
     pub(crate) may_take: Option<usize>,
     /// Since when its first item has been first, and when to look at it, if its job has a limit.
-    pub(crate) first_since: u64,
+    pub(crate) first_since: Option<u64>,
     pub(crate) deadline: Option<u64>,
 }
 
