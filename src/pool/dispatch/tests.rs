@@ -93,8 +93,8 @@ fn an_item_whose_worker_always_dies_before_it_begins_is_charged_in_the_end() {
     }
 }
 
-#[test]
-fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
+/// A worker that was sent the first of `count` items at 1000, each of which may take 100.
+fn at_an_item_with_a_limit(count: usize) -> (Dispatcher, JobId) {
     let mut dispatcher = Dispatcher::new(1);
     dispatcher.up(0);
     dispatcher.tick(1000);
@@ -103,8 +103,14 @@ fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
         limit_nanos: Some(100),
         ..Terms::default()
     });
-    dispatcher.submit(job, 0, 0, 3);
+    dispatcher.submit(job, 0, 0, count);
     dispatcher.feed(&mut Vec::new());
+    (dispatcher, job)
+}
+
+#[test]
+fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
+    let (mut dispatcher, _) = at_an_item_with_a_limit(3);
     assert_eq!(dispatcher.next_deadline(), Some(1100));
     // The first item ends and the second begins at 1050, which is heard of when the first one's time would be up.
     dispatcher.tick(1100);
@@ -119,16 +125,7 @@ fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
         Some((0, Overdue::Item))
     );
     // What is heard of too late for both: the second one's time is up at once.
-    let mut dispatcher = Dispatcher::new(1);
-    dispatcher.up(0);
-    dispatcher.tick(1000);
-    let job = dispatcher.open(Terms {
-        piece_items: Some(1),
-        limit_nanos: Some(100),
-        ..Terms::default()
-    });
-    dispatcher.submit(job, 0, 0, 3);
-    dispatcher.feed(&mut Vec::new());
+    let (mut dispatcher, _) = at_an_item_with_a_limit(3);
     dispatcher.tick(1200);
     assert!(dispatcher.finished(0, 1, 50).is_some());
     assert_eq!(
@@ -139,16 +136,7 @@ fn an_item_that_began_while_nobody_looked_has_its_limit_and_no_more() {
 
 #[test]
 fn nobody_is_judged_by_what_was_not_taken_in_and_is_looked_at_again_at_once() {
-    let mut dispatcher = Dispatcher::new(1);
-    dispatcher.up(0);
-    dispatcher.tick(1000);
-    let job = dispatcher.open(Terms {
-        piece_items: Some(1),
-        limit_nanos: Some(100),
-        ..Terms::default()
-    });
-    dispatcher.submit(job, 0, 0, 2);
-    dispatcher.feed(&mut Vec::new());
+    let (mut dispatcher, _) = at_an_item_with_a_limit(2);
     dispatcher.tick(5000);
     assert_eq!(dispatcher.overdue(|_, _| First::Unheard), None);
     assert_eq!(dispatcher.next_deadline(), Some(5000));
@@ -183,16 +171,7 @@ fn an_item_over_which_workers_are_stuck_again_and_again_is_charged() {
 
 #[test]
 fn an_item_has_its_limit_though_its_job_was_closed() {
-    let mut dispatcher = Dispatcher::new(1);
-    dispatcher.up(0);
-    dispatcher.tick(1000);
-    let job = dispatcher.open(Terms {
-        piece_items: Some(1),
-        limit_nanos: Some(100),
-        ..Terms::default()
-    });
-    dispatcher.submit(job, 0, 0, 1);
-    dispatcher.feed(&mut Vec::new());
+    let (mut dispatcher, job) = at_an_item_with_a_limit(1);
     dispatcher.close(job, &mut Vec::new());
     assert!(dispatcher.has_limits());
     assert_eq!(dispatcher.next_deadline(), Some(1100));
