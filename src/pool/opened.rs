@@ -199,7 +199,7 @@ where
 }
 
 /// From this size on, results have a room.
-const ROOM_MIN: usize = 256 * 1024;
+const ROOM_MIN: usize = 16 * 1024;
 
 /// No more than this is reserved for them on the word of an iterator: memory that is not used costs nothing but may be limited.
 const ROOM_MAX: usize = 4 << 30;

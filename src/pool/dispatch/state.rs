@@ -44,7 +44,27 @@ pub(crate) struct Job {
     pub(crate) cancelled: BTreeSet<usize>,
 }
 
+/// Several pieces are pulled at once, where they are of few items: so many at most, as long as they take no longer than this altogether,
+/// and have no more bytes. Each batch costs what several pieces cost.
+const PIECES_AT_ONCE: usize = 64;
+const NANOS_AT_ONCE: f64 = 50_000.0;
+const BYTES_AT_ONCE: f64 = 64.0 * 1024.0;
+
 impl Job {
+    /// How many pieces a batch has. More than one only where the user has set how many items are a piece, and nobody sees when they
+    /// are pulled: all outcomes are awaited together.
+    fn pieces_at_once(&self) -> usize {
+        let (Some(items), Some(nanos), true) = (
+            self.terms.piece_items,
+            self.nanos_per_item,
+            self.terms.is_collected,
+        ) else {
+            return 1;
+        };
+        let most = (NANOS_AT_ONCE / nanos).min(BYTES_AT_ONCE / self.bytes_per_item);
+        (most as usize / items).clamp(1, PIECES_AT_ONCE)
+    }
+
     /// Puts a piece in front of those that are ready, without the items that were cancelled.
     pub(crate) fn put_back(&mut self, mut piece: Piece) {
         let mut parts = Vec::new();
@@ -177,11 +197,11 @@ impl Dispatcher {
         if open.is_complete || !open.ready.is_empty() {
             return None;
         }
-        Some(
-            open.terms
-                .piece_items
-                .unwrap_or_else(|| piece_items(open.nanos_per_item)),
-        )
+        let piece = open
+            .terms
+            .piece_items
+            .unwrap_or_else(|| piece_items(open.nanos_per_item));
+        Some(piece.saturating_mul(open.pieces_at_once()))
     }
 
     /// How many items of `job` keep all workers busy.

@@ -455,3 +455,47 @@ fn another_job_does_not_wait_behind_what_a_worker_was_given_ahead() {
     dispatcher.feed(&mut Vec::new());
     assert!(dispatcher.items_with(0) <= 21);
 }
+
+#[test]
+fn several_quick_pieces_are_pulled_at_once() {
+    let collected = |piece_items| Terms {
+        piece_items,
+        is_collected: true,
+        ..Terms::default()
+    };
+    // A job whose items have taken so long and have so many bytes, and what is pulled of it next.
+    let demand = |terms: Terms, nanos: u64, bytes: u64| {
+        let mut dispatcher = Dispatcher::new(1);
+        dispatcher.up(0);
+        let job = dispatcher.open(terms);
+        let piece = terms.piece_items.unwrap_or(1);
+        assert_eq!(dispatcher.demand(job), Some(piece), "nothing is known");
+        dispatcher.submit(job, 0, 0, piece);
+        dispatcher.weigh(job, 1, bytes);
+        dispatcher.feed(&mut Vec::new());
+        assert!(
+            dispatcher
+                .finished(0, piece, nanos * piece as u64)
+                .is_some()
+        );
+        dispatcher.demand(job).unwrap()
+    };
+    assert_eq!(demand(collected(Some(1)), 100, 8), 64);
+    assert_eq!(demand(collected(Some(7)), 100, 8), 7 * 64);
+    // No more than a worker does in 50 us, and always whole pieces.
+    assert_eq!(demand(collected(Some(1)), 10_000, 8), 5);
+    assert_eq!(demand(collected(Some(2)), 10_000, 8), 4);
+    assert_eq!(demand(collected(Some(1)), 26_000, 8), 1);
+    assert_eq!(demand(collected(Some(1000)), 100, 8), 1000);
+    // No more than 64 KiB.
+    assert_eq!(demand(collected(Some(1)), 100, 10_000), 6);
+    assert_eq!(demand(collected(Some(1)), 100, 1 << 20), 1);
+    // Not where outcomes are taken one by one, and what is pulled ahead of them is seen.
+    let lazy = Terms {
+        is_collected: false,
+        ..collected(Some(1))
+    };
+    assert_eq!(demand(lazy, 100, 8), 1);
+    // Where no number is set, a piece has as many as are worth a message.
+    assert_eq!(demand(collected(None), 10_000, 8), 100);
+}
