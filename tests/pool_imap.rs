@@ -5,13 +5,14 @@
 mod common;
 
 use common::fault::{self, fault_row};
-use common::meet::{Gate, pass};
+use common::meet::{Ear, Gate, pass, say};
 use common::{assert_serves, each_method, pool};
 use multiprocess::TaskErrorKind;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 /// More than any sensible number of items under way, less than what an eager implementation pulls.
 const AHEAD_MAX: u64 = 10_000;
@@ -206,6 +207,84 @@ each_method!(map_stops_at_the_first_failure, |method| {
     assert!(pulled.get() < 10_000_000, "map went on after its failure");
     assert_serves(&pool);
 });
+
+/// A function that is known to be quick: many of its items are one message.
+fn successor(number: u64) -> u64 {
+    assert_ne!(number, u64::MAX, "the last one has none");
+    number + 1
+}
+
+each_method!(what_a_slow_input_has_brought_is_not_held_back, |method| {
+    let pool = pool(method, 2);
+    pool.map(0..100_000, successor).unwrap();
+    let (received, behind) = (Cell::new(0), Cell::new(0));
+    // Only time tells that an input is slow.
+    let items = || {
+        received.set(0);
+        (0..50).inspect(|item| {
+            thread::sleep(Duration::from_millis(10));
+            behind.set(behind.get().max(item - received.get()));
+        })
+    };
+    for result in pool.imap(items(), successor) {
+        received.set(result.unwrap());
+    }
+    assert_eq!(received.get(), 50);
+    for (_, result) in pool.imap_unordered(items(), successor) {
+        result.unwrap();
+        received.set(received.get() + 1);
+    }
+    assert_eq!(received.get(), 50);
+    // Mostly none; a machine that is busy may be late with some.
+    let behind = behind.get();
+    assert!(behind < 25, "{behind} results waited for further items");
+});
+
+each_method!(
+    map_of_a_slow_input_without_end_stops_at_a_failure,
+    |method| {
+        let pool = pool(method, 2);
+        pool.map(0..100_000, successor).unwrap();
+        let pulled = Cell::new(0);
+        let items = (0..).map(|item| {
+            thread::sleep(Duration::from_millis(5));
+            pulled.set(pulled.get() + 1);
+            if item == 3 { u64::MAX } else { item }
+        });
+        let error = pool.map(items, successor).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.item()),
+            (TaskErrorKind::Panic, Some(3))
+        );
+        let pulled = pulled.get();
+        assert!(pulled < 1000, "{pulled} items were pulled");
+        assert_serves(&pool);
+    }
+);
+
+each_method!(
+    an_input_of_unknown_length_may_wait_for_what_an_item_does,
+    |method| {
+        let pool = pool(method, 2);
+        let ear = RefCell::new(Ear::new());
+        let path = ear.borrow().path();
+        let items = (0..500_u64).filter(|&item| {
+            // The one before has been submitted, but what if it waited for this one to travel with?
+            if item % 10 == 0 && item > 0 {
+                assert_eq!(u64::from(ear.borrow_mut().hear_number()), item - 1);
+            }
+            true
+        });
+        let job = pool.with(path).chunk_size(1);
+        let results = job.map(items, |path, item| {
+            if item % 10 == 9 {
+                say(path, item);
+            }
+            item
+        });
+        assert_eq!(results.unwrap(), (0..500).collect::<Vec<u64>>());
+    }
+);
 
 fault_row!(an_input_that_panics_here_panics_here, |method| {
     let pool = pool(method, 2);

@@ -18,6 +18,7 @@ use crate::sys::function::FunctionId;
 use crate::sys::room::Room;
 use crate::wire::batch::Batch;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many workers are asked for before the first of them is waited for: descriptors on their way are limited.
 const STARTS_AT_ONCE: usize = 8;
@@ -203,6 +204,7 @@ impl Floor {
             function: plan.function.to_bits(),
             piece_items: plan.settings.piece_items,
             is_collected: plan.is_collected,
+            is_counted: plan.total.is_some(),
             limit_nanos: plan
                 .settings
                 .limit
@@ -271,6 +273,12 @@ impl Floor {
     /// How many items of `job` keep all workers busy.
     pub(crate) fn enough_items(&self, job: JobId) -> usize {
         self.dispatcher.enough_items(job)
+    }
+
+    /// Whether an item of `job` takes no longer than that, as far as is known.
+    pub(crate) fn is_quick(&self, job: JobId, limit: Duration) -> bool {
+        let nanos = self.dispatcher.nanos_per_item(job);
+        nanos.is_none_or(|nanos| nanos <= limit.as_nanos() as f64)
     }
 
     /// What the caller of `job` does next, if there is anything.

@@ -4,7 +4,7 @@ use crate::error::TaskError;
 use crate::pool::call::Event;
 use crate::pool::driver::Driver;
 use crate::pool::lead::Patience;
-use crate::pool::opened::{Opened, Spec};
+use crate::pool::opened::{Opened, Pulled, Spec};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::pool::plan::{Supply, Turn};
 use crate::task::{Items, Portable};
@@ -66,6 +66,11 @@ struct Stream<'pool> {
     submitted: usize,
     yielded: usize,
     attended: Instant,
+    /// The last items that were pulled, and how long it has taken to pull items since it was last looked for outcomes.
+    pulled: Pulled,
+    unseen: Duration,
+    /// Whether to look before more are pulled: that has been long.
+    looks_first: bool,
 }
 
 enum State<'pool> {
@@ -88,7 +93,7 @@ trait Source {
         &mut self,
         job: &Opened<'_>,
         items_max: usize,
-    ) -> Option<Result<usize, (usize, TaskError)>>;
+    ) -> Option<Result<Pulled, (usize, TaskError)>>;
 }
 
 impl<I: Iterator<Item: Portable>> Source for Items<I> {
@@ -96,7 +101,7 @@ impl<I: Iterator<Item: Portable>> Source for Items<I> {
         &mut self,
         job: &Opened<'_>,
         items_max: usize,
-    ) -> Option<Result<usize, (usize, TaskError)>> {
+    ) -> Option<Result<Pulled, (usize, TaskError)>> {
         job.produce(self, items_max)
     }
 }
@@ -120,6 +125,9 @@ impl<'pool> Stream<'pool> {
             submitted: 0,
             yielded: 0,
             attended: Instant::now(),
+            pulled: Pulled::default(),
+            unseen: Duration::ZERO,
+            looks_first: false,
         }
     }
 
@@ -132,13 +140,28 @@ impl<'pool> Stream<'pool> {
         }
     }
 
-    /// Submits what the workers want and takes in what they have sent. Waits, if asked to, until there is an outcome.
+    /// Submits what the workers want and takes in what they have sent. Waits, if asked to, until there is an outcome. Where the
+    /// iterator is slow, what is there already does not wait for what the workers want.
     fn attend(&mut self, patience: Patience, mut take: impl FnMut(usize, Outcome)) {
         self.attended = Instant::now();
+        self.unseen = Duration::ZERO;
         loop {
-            let (job, supply) = match &self.state {
-                State::Open { job, .. } => (job, job.bounded_supply(self.submitted - self.yielded)),
-                State::Exhausted { job } => (job, Supply::None),
+            let turn = match &self.state {
+                State::Open { job, .. } if self.looks_first => {
+                    let turn = job.look(self.pulled, patience);
+                    let has_none = matches!(turn, Turn::Nothing);
+                    // Whoever waits looks for a little longer than who does not.
+                    self.looks_first = has_none && patience == Patience::Now;
+                    if has_none && patience != Patience::Now {
+                        continue;
+                    }
+                    turn
+                }
+                State::Open { job, .. } => {
+                    let ahead = self.submitted - self.yielded;
+                    job.turn(job.bounded_supply(ahead), patience)
+                }
+                State::Exhausted { job } => job.turn(Supply::None, patience),
                 State::Refused(_) => {
                     // Asked for when nothing else is there.
                     if patience == Patience::Now {
@@ -153,7 +176,7 @@ impl<'pool> Stream<'pool> {
                 }
                 State::Ended => return,
             };
-            match job.turn(supply, patience) {
+            match turn {
                 Turn::Nothing => return,
                 Turn::Produce(items_max) => {
                     if self.produce(items_max, &mut take) {
@@ -176,8 +199,10 @@ impl<'pool> Stream<'pool> {
             return false;
         };
         match source.produce(&job, items_max) {
-            Some(Ok(count)) => {
-                self.submitted += count;
+            Some(Ok(pulled)) => {
+                self.submitted += pulled.count;
+                self.pulled = pulled;
+                self.looks_first = pulled.is_enough(&mut self.unseen);
                 self.state = State::Open { job, source };
                 false
             }
@@ -208,9 +233,18 @@ impl<'pool> Stream<'pool> {
         }
     }
 
-    /// Whether the workers have been left alone for long.
-    fn is_due(&self) -> bool {
-        self.attended.elapsed() > UNATTENDED
+    /// Looks after the workers, if they have been left alone for long; `has_some` outcomes are there to be handed out.
+    fn attend_if_due(&mut self, has_some: bool, take: impl FnMut(usize, Outcome)) {
+        if self.attended.elapsed() <= UNATTENDED {
+            return;
+        }
+        if let State::Open { job, .. } = &self.state {
+            if has_some {
+                // Where they are done with each item before the iterator has the next one, that may never come.
+                self.looks_first = job.is_ahead_of(self.pulled);
+            }
+        }
+        self.attend(Patience::Now, take);
     }
 }
 
@@ -236,9 +270,9 @@ impl<R: Portable> Iterator for Imap<'_, R> {
         let Imap {
             stream, ordered, ..
         } = self;
-        if stream.is_due() {
-            stream.attend(Patience::Now, |item, outcome| ordered.put(item, outcome));
-        }
+        stream.attend_if_due(ordered.has_next(), |item, outcome| {
+            ordered.put(item, outcome);
+        });
         loop {
             if let Some(result) = ordered.next() {
                 stream.yielded += 1;
@@ -293,12 +327,10 @@ impl<R: Portable> Iterator for ImapUnordered<'_, R> {
 
     /// Waits for an outcome. A failure is its item's alone: the next call goes on.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.stream.is_due() {
-            let ImapUnordered { stream, there, .. } = self;
-            stream.attend(Patience::Now, |item, outcome| {
-                there.push_back((item, outcome))
-            });
-        }
+        let ImapUnordered { stream, there, .. } = self;
+        stream.attend_if_due(!there.is_empty(), |item, outcome| {
+            there.push_back((item, outcome));
+        });
         loop {
             if let Some(there) = self.next_there() {
                 return Some(there);

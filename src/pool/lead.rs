@@ -52,8 +52,14 @@ pub(crate) enum Patience {
 }
 
 impl Shared {
-    /// Finds out what the caller of `job` does next, and leads if nobody does.
-    pub(crate) fn turn(&self, job: JobId, supply: Supply, patience: Patience) -> Turn {
+    /// Finds out what the caller of `job` does next, and leads if nobody does. There is nothing when `limit` has passed.
+    pub(crate) fn turn(
+        &self,
+        job: JobId,
+        supply: Supply,
+        patience: Patience,
+        limit: Deadline,
+    ) -> Turn {
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
         let mut has_led = false;
@@ -65,17 +71,24 @@ impl Shared {
                     turn
                 };
             }
-            if patience == Patience::Now && (has_led || core.has_leader) {
+            let is_over = match patience {
+                Patience::Now => has_led || core.has_leader,
+                _ => limit.has_passed(),
+            };
+            if is_over {
                 break self.hand_over(&core, Turn::Nothing);
             }
             if core.has_leader {
                 core.followers += 1;
-                self.followers.wait(&mut core);
+                match limit.remaining() {
+                    None => self.followers.wait(&mut core),
+                    Some(left) => _ = self.followers.wait_for(&mut core, left),
+                }
                 core.followers -= 1;
                 continue;
             }
             has_led = true;
-            self.lead(&mut core, patience, Deadline::NEVER);
+            self.lead(&mut core, patience, limit);
         }
     }
 

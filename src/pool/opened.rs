@@ -1,5 +1,6 @@
 //! A job as its caller drives it: items in, outcomes out; and the two calls that wait for all of them.
 
+use crate::deadline::Deadline;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::pool::call::{Call, Event, Raw};
 use crate::pool::driver::Driver;
@@ -14,6 +15,12 @@ use crate::task::{Items, Portable, Produced, pack_argument};
 use crate::wire::plain;
 use crate::wire::value::Packed;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An item that takes longer to pull makes its iterator a slow one.
+const SLOW: Duration = Duration::from_micros(100);
+/// How long items are pulled, as long as the workers want more, before it is looked for outcomes.
+const UNSEEN: Duration = Duration::from_millis(10);
 
 /// A batch is closed when it has this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -52,6 +59,29 @@ pub(crate) struct Opened<'pool> {
     id: u64,
     in_flight: Option<usize>,
     has_limit: bool,
+    /// How many items the user wants to travel together; else their number follows from what they take.
+    piece_items: usize,
+}
+
+/// Items that were pulled and submitted, and how long it took to pull them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pulled {
+    pub(crate) count: usize,
+    pub(crate) took: Duration,
+}
+
+impl Pulled {
+    /// Whether it is to be looked for outcomes before more is pulled: of what is submitted, so much has been pulled since the last look.
+    pub(crate) fn is_enough(self, unseen: &mut Duration) -> bool {
+        *unseen += self.took;
+        *unseen >= UNSEEN || self.slow_each().is_some()
+    }
+
+    /// What each of them took, where that was long.
+    fn slow_each(self) -> Option<Duration> {
+        let each = self.took / u32::try_from(self.count).unwrap_or(u32::MAX).max(1);
+        (each >= SLOW).then_some(each)
+    }
 }
 
 impl<'pool> Opened<'pool> {
@@ -64,6 +94,7 @@ impl<'pool> Opened<'pool> {
     ) -> Result<Opened<'pool>, TaskError> {
         let in_flight = spec.settings.in_flight;
         let has_limit = spec.settings.limit.is_some();
+        let piece_items = spec.settings.piece_items.unwrap_or(1);
         let shared = driver.shared();
         let id = shared.open(spec.plan(is_collected, total)?, room)?;
         Ok(Opened {
@@ -71,6 +102,7 @@ impl<'pool> Opened<'pool> {
             id,
             in_flight,
             has_limit,
+            piece_items,
         })
     }
 
@@ -83,7 +115,26 @@ impl<'pool> Opened<'pool> {
     }
 
     pub(crate) fn turn(&self, supply: Supply, patience: Patience) -> Turn {
-        self.shared.turn(self.id, supply, patience)
+        self.shared.turn(self.id, supply, patience, Deadline::NEVER)
+    }
+
+    /// Looks for outcomes, after these items were pulled and before more are. Where each of them took long, the next one may take as
+    /// long, or never come: then whoever waits does so for a little of that, if their own outcomes are believed to come so soon.
+    pub(crate) fn look(&self, pulled: Pulled, patience: Patience) -> Turn {
+        let grace = pulled.slow_each().map(|each| each / 8);
+        let may_wait =
+            |grace: &Duration| patience != Patience::Now && self.shared.is_quick(self.id, *grace);
+        let (patience, limit) = match grace.filter(may_wait) {
+            Some(grace) => (patience, Deadline::after(grace)),
+            None => (Patience::Now, Deadline::NEVER),
+        };
+        self.shared.turn(self.id, Supply::None, patience, limit)
+    }
+
+    /// Whether an item takes less time than to pull one, as these have shown, and that is long.
+    pub(crate) fn is_ahead_of(&self, pulled: Pulled) -> bool {
+        let each = pulled.slow_each();
+        each.is_some_and(|each| self.shared.is_quick(self.id, each))
     }
 
     /// What may be submitted while `ahead` items are on their way.
@@ -109,15 +160,17 @@ impl<'pool> Opened<'pool> {
         &self,
         items: &mut Items<I>,
         items_max: usize,
-    ) -> Option<Result<usize, (usize, TaskError)>>
+    ) -> Option<Result<Pulled, (usize, TaskError)>>
     where
         I: Iterator<Item: Portable>,
     {
-        match items.next_batch(items_max, BATCH_BYTES) {
+        let start = Instant::now();
+        match items.next_batch(items_max, self.piece_items, BATCH_BYTES) {
             Produced::Batch { first, batch } => {
                 let count = batch.count();
+                let took = start.elapsed();
                 self.shared.submit(self.id, first, batch);
-                Some(Ok(count))
+                Some(Ok(Pulled { count, took }))
             }
             Produced::Failed { item, error } => Some(Err((item, error))),
             Produced::Exhausted => {
@@ -148,20 +201,28 @@ where
     let mut others = Vec::with_capacity((total - hosted_max).min(RESERVED_MAX));
     let mut ordered = Ordered::from(hosted_max);
     let (mut submitted, mut told, mut hosted, mut is_exhausted) = (0, 0, 0, false);
+    // A slow iterator is not asked for more before what came meanwhile has been seen: it may be a failure.
+    let (mut looks_first, mut unseen) = (false, Duration::ZERO);
     while !(is_exhausted && hosted + others.len() == submitted) {
-        let supply = if is_exhausted {
-            Supply::None
-        } else {
-            job.supply(submitted - told)
+        let (supply, patience) = match (is_exhausted, std::mem::take(&mut looks_first)) {
+            (true, _) => (Supply::None, Patience::Wait),
+            (false, true) => {
+                unseen = Duration::ZERO;
+                (Supply::None, Patience::Now)
+            }
+            (false, false) => (job.supply(submitted - told), Patience::Wait),
         };
-        match job.turn(supply, Patience::Wait) {
+        match job.turn(supply, patience) {
             Turn::Produce(items_max) => {
                 let items_max = match hosted_max.saturating_sub(submitted) {
                     0 => items_max,
                     left => items_max.min(left),
                 };
                 match job.produce(&mut items, items_max) {
-                    Some(Ok(count)) => submitted += count,
+                    Some(Ok(pulled)) => {
+                        submitted += pulled.count;
+                        looks_first = pulled.is_enough(&mut unseen);
+                    }
                     Some(Err((_, error))) => return Err(error),
                     None => is_exhausted = true,
                 }
@@ -198,16 +259,13 @@ where
     Ok(results)
 }
 
-/// From this size on, results have a room.
-const ROOM_MIN: usize = 16 * 1024;
-
 /// No more than this is reserved for them on the word of an iterator: memory that is not used costs nothing but may be limited.
 const ROOM_MAX: usize = 4 << 30;
 
-/// Room for so many results, where these are numbers and so many that it is worth it.
+/// Room for so many results, where these are numbers.
 fn room_for<R: Portable>(count: usize) -> Option<Box<dyn Room>> {
     let bytes = count.checked_mul(plain::number_size::<R>()?)?;
-    (ROOM_MIN..=ROOM_MAX)
+    (1..=ROOM_MAX)
         .contains(&bytes)
         .then(|| plain::room_for::<R>(count))
         .flatten()
@@ -273,7 +331,7 @@ where
     let mut items = Items::new(items.into_iter());
     let mut batches = Vec::new();
     let encoded = loop {
-        match items.next_batch(usize::MAX, BATCH_BYTES) {
+        match items.next_batch(usize::MAX, usize::MAX, BATCH_BYTES) {
             Produced::Batch { first, batch } => batches.push((first, batch)),
             Produced::Failed { error, .. } => break Err(error),
             Produced::Exhausted => break spec.plan(true, items.total()),

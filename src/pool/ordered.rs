@@ -33,6 +33,12 @@ impl Ordered {
         self.waiting.insert(item, outcome);
     }
 
+    /// Whether the next item's outcome is there.
+    pub(crate) fn has_next(&self) -> bool {
+        let first = self.waiting.first_key_value();
+        first.is_some_and(|(item, _)| *item <= self.next)
+    }
+
     /// Reads the next item's outcome, if it is there.
     pub(crate) fn next<R: Portable>(&mut self) -> Option<Result<R, TaskError>> {
         let mut entry = self

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What the pool, its thread and the handles of its calls share.
 #[derive(Debug)]
@@ -134,6 +135,11 @@ impl Shared {
     /// How many items of `job` keep all workers busy.
     pub(crate) fn enough_items(&self, job: JobId) -> usize {
         self.core.lock().floor.enough_items(job)
+    }
+
+    /// Whether an item of `job` takes no longer than that, as far as is known.
+    pub(crate) fn is_quick(&self, job: JobId, limit: Duration) -> bool {
+        self.core.lock().floor.is_quick(job, limit)
     }
 
     /// Ends a call: who works on it is killed.

@@ -9,14 +9,25 @@ use crate::wire::handles::Enclosed;
 use crate::wire::plain;
 use crate::wire::value::{self, Packed};
 use std::any::type_name;
+use std::time::{Duration, Instant};
 
 /// From this size on, a value that is its own encoding travels alone and without being copied on the way.
 pub(crate) const WHOLE_MIN: usize = 32 * 1024;
+
+/// A batch is closed when pulling it has taken so long: the workers are not to wait for a slow iterator with items at hand.
+const LONG: Duration = Duration::from_millis(4);
+/// An iterator that gives several items in so short a time is asked for more of them before the clock is looked at again.
+const SHORT: Duration = Duration::from_micros(1);
+/// The most items between two looks at the clock: of an iterator that knows how many there are, and hardly waits for any, and of
+/// another one.
+const UNWATCHED_MAX: [usize; 2] = [4096, 64];
 
 /// Items that are pulled from an iterator as they are wanted.
 #[derive(Debug)]
 pub(crate) struct Items<I: Iterator> {
     iterator: I,
+    /// How many are pulled before the clock is looked at.
+    unwatched: usize,
     /// An item that was pulled but did not fit in the batch before.
     waiting: Option<I::Item>,
     pulled: usize,
@@ -38,6 +49,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
     pub(crate) fn new(iterator: I) -> Items<I> {
         Items {
             iterator,
+            unwatched: 1,
             waiting: None,
             pulled: 0,
             is_exhausted: false,
@@ -52,24 +64,48 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         }
     }
 
-    /// Pulls up to `items_max` items, and no more once they have `bytes_max` bytes; one at least.
-    pub(crate) fn next_batch(&mut self, items_max: usize, bytes_max: usize) -> Produced {
+    /// Pulls up to `items_max` items, and no more once they have `bytes_max` bytes, or have taken long and are whole pieces of
+    /// `piece_items`; one at least.
+    pub(crate) fn next_batch(
+        &mut self,
+        items_max: usize,
+        piece_items: usize,
+        bytes_max: usize,
+    ) -> Produced {
         let first = self.pulled - usize::from(self.waiting.is_some());
         match plain::number_size::<I::Item>() {
-            Some(size) => self.next_numbers(first, size, items_max.min(bytes_max / size).max(1)),
-            None => self.next_framed(first, items_max.max(1), bytes_max),
+            Some(size) => {
+                let items_max = items_max.min(bytes_max / size).max(1);
+                self.next_numbers(first, size, items_max, piece_items)
+            }
+            None => self.next_framed(first, items_max.max(1), piece_items, bytes_max),
         }
     }
 
-    fn next_numbers(&mut self, first: usize, size: usize, items_max: usize) -> Produced {
+    fn next_numbers(
+        &mut self,
+        first: usize,
+        size: usize,
+        items_max: usize,
+        piece_items: usize,
+    ) -> Produced {
         if self.is_exhausted {
             return Produced::Exhausted;
         }
         let mut numbers = Vec::with_capacity(items_max.min(self.iterator.size_hint().0.max(16)));
-        numbers.extend(self.iterator.by_ref().take(items_max));
+        let mut watch = Watch::new(items_max, piece_items, self.unwatched);
+        loop {
+            let end = watch.next.min(items_max);
+            let wanted = end - numbers.len();
+            numbers.extend(self.iterator.by_ref().take(wanted));
+            self.is_exhausted = numbers.len() < end;
+            if self.is_exhausted || end == items_max || watch.is_over(self.is_counted()) {
+                break;
+            }
+        }
+        self.unwatched = watch.unwatched;
         let count = numbers.len();
         self.pulled += count;
-        self.is_exhausted = count < items_max;
         match plain::take_raw(&mut Some(numbers)) {
             Some(numbers) if count > 0 => Produced::Batch {
                 first,
@@ -79,9 +115,19 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         }
     }
 
-    fn next_framed(&mut self, first: usize, items_max: usize, bytes_max: usize) -> Produced {
+    fn next_framed(
+        &mut self,
+        first: usize,
+        items_max: usize,
+        piece_items: usize,
+        bytes_max: usize,
+    ) -> Produced {
         let mut frames = Frames::default();
+        let mut watch = Watch::new(items_max, piece_items, self.unwatched);
         while frames.count() < items_max && frames.bytes.len() < bytes_max {
+            if frames.count() == watch.next && watch.is_over(self.is_counted()) {
+                break;
+            }
             let Some(item) = self.pull() else { break };
             if plain::raw_bytes(&item).is_some_and(|bytes| bytes.len() >= WHOLE_MIN) {
                 self.waiting = Some(item);
@@ -104,6 +150,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 break;
             }
         }
+        self.unwatched = watch.unwatched;
         if frames.count() == 0 {
             Produced::Exhausted
         } else {
@@ -112,6 +159,11 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 batch: Batch::framed(frames),
             }
         }
+    }
+
+    /// Whether the iterator knows how many items there are.
+    fn is_counted(&self) -> bool {
+        self.total().is_some()
     }
 
     fn pull(&mut self) -> Option<I::Item> {
@@ -131,6 +183,64 @@ impl<I: Iterator<Item: Portable>> Items<I> {
     }
 }
 
+/// Looks at the clock while a batch is pulled, now and then.
+#[derive(Debug)]
+struct Watch {
+    piece_items: usize,
+    unwatched: usize,
+    /// With how many items it is looked next.
+    next: usize,
+    /// When the batch was begun, and when it was looked last; a batch of one piece needs no look.
+    since: Option<(Instant, Instant)>,
+}
+
+impl Watch {
+    fn new(items_max: usize, piece_items: usize, unwatched: usize) -> Watch {
+        let mut watch = Watch {
+            piece_items,
+            unwatched,
+            next: 0,
+            since: (items_max > piece_items)
+                .then(Instant::now)
+                .map(|now| (now, now)),
+        };
+        watch.go_on();
+        watch
+    }
+
+    /// Some more items are pulled before the next look, whole pieces altogether.
+    fn go_on(&mut self) {
+        self.next = match self.since {
+            Some(_) => self.next + self.unwatched.next_multiple_of(self.piece_items),
+            None => usize::MAX,
+        };
+    }
+
+    /// Returns whether the batch has taken long.
+    #[cold]
+    fn is_over(&mut self, is_counted: bool) -> bool {
+        let Some((start, last)) = &mut self.since else {
+            return false;
+        };
+        let now = Instant::now();
+        let [counted_max, other_max] = UNWATCHED_MAX;
+        let most = if is_counted { counted_max } else { other_max };
+        let took = now - *last;
+        let wanted = if took < SHORT {
+            2 * self.unwatched
+        } else if took < LONG {
+            self.unwatched / 2
+        } else {
+            1
+        };
+        self.unwatched = wanted.clamp(1, most);
+        *last = now;
+        let has_taken_long = now - *start >= LONG;
+        self.go_on();
+        has_taken_long
+    }
+}
+
 /// Encodes what one call is made with, which travels with the arguments of others.
 ///
 /// # Errors
@@ -143,7 +253,7 @@ pub(crate) fn pack_argument<A: Portable>(argument: A) -> Result<Single, TaskErro
     ) {
         return Ok(Single::Few(Lane::Numbers(size as u32), few));
     }
-    match Items::new(std::iter::once(argument)).next_batch(1, usize::MAX) {
+    match Items::new(std::iter::once(argument)).next_batch(1, 1, usize::MAX) {
         Produced::Batch { batch, .. } => Ok(Single::of(batch)),
         Produced::Failed { error, .. } => Err(error.at_item(None)),
         Produced::Exhausted => Err(TaskError::new(TaskErrorKind::System, "it has no argument")),
@@ -197,11 +307,11 @@ mod tests {
     fn numbers_come_in_batches_of_what_was_asked() {
         let mut items = Items::new(0..10u64);
         assert_eq!(items.total(), Some(10));
-        assert_eq!(counts(&items.next_batch(4, 1 << 20)), (0, 4));
-        assert_eq!(counts(&items.next_batch(100, 24)), (4, 3));
-        assert_eq!(counts(&items.next_batch(100, 1)), (7, 1));
-        assert_eq!(counts(&items.next_batch(100, 1 << 20)), (8, 2));
-        assert!(matches!(items.next_batch(1, 1), Produced::Exhausted));
+        assert_eq!(counts(&items.next_batch(4, usize::MAX, 1 << 20)), (0, 4));
+        assert_eq!(counts(&items.next_batch(100, usize::MAX, 24)), (4, 3));
+        assert_eq!(counts(&items.next_batch(100, usize::MAX, 1)), (7, 1));
+        assert_eq!(counts(&items.next_batch(100, usize::MAX, 1 << 20)), (8, 2));
+        assert!(matches!(items.next_batch(1, 1, 1), Produced::Exhausted));
     }
 
     #[test]
@@ -209,9 +319,12 @@ mod tests {
         let values = [vec![1u8], vec![2; WHOLE_MIN], vec![3; WHOLE_MIN], vec![4]];
         let mut items = Items::new(values.into_iter());
         for first in 0..4 {
-            assert_eq!(counts(&items.next_batch(100, 1 << 20)), (first, 1));
+            assert_eq!(
+                counts(&items.next_batch(100, usize::MAX, 1 << 20)),
+                (first, 1)
+            );
         }
-        assert!(matches!(items.next_batch(1, 1), Produced::Exhausted));
+        assert!(matches!(items.next_batch(1, 1, 1), Produced::Exhausted));
     }
 
     #[test]
@@ -228,9 +341,9 @@ mod tests {
             }
         }
         let mut items = Items::new((0..6).map(Picky));
-        assert_eq!(counts(&items.next_batch(10, 1 << 20)), (0, 2));
+        assert_eq!(counts(&items.next_batch(10, usize::MAX, 1 << 20)), (0, 2));
         for (item, words) in [(2, "no twos"), (4, "no fours")] {
-            match items.next_batch(10, 1 << 20) {
+            match items.next_batch(10, usize::MAX, 1 << 20) {
                 Produced::Failed {
                     item: failed,
                     error,
@@ -240,9 +353,58 @@ mod tests {
                 }
                 other => panic!("no failure: {other:?}"),
             }
-            assert_eq!(counts(&items.next_batch(10, 1 << 20)), (item + 1, 1));
+            assert_eq!(
+                counts(&items.next_batch(10, usize::MAX, 1 << 20)),
+                (item + 1, 1)
+            );
         }
-        assert!(matches!(items.next_batch(10, 1 << 20), Produced::Exhausted));
+        assert!(matches!(
+            items.next_batch(10, usize::MAX, 1 << 20),
+            Produced::Exhausted
+        ));
+    }
+
+    #[test]
+    fn what_a_slow_iterator_has_given_does_not_wait_for_more_than_a_piece() {
+        let slowly = |_: &u64| std::thread::sleep(LONG);
+        let mut numbers = Items::new((0..).inspect(slowly));
+        let mut texts = Items::new((0..).inspect(slowly).map(|n| n.to_string()));
+        for (first, piece_items) in [(0, 1), (1, 3), (4, 1)] {
+            let batch = numbers.next_batch(100, piece_items, 1 << 20);
+            assert_eq!(counts(&batch), (first, piece_items));
+            let batch = texts.next_batch(100, piece_items, 1 << 20);
+            assert_eq!(counts(&batch), (first, piece_items));
+        }
+        let batch = numbers.next_batch(5, usize::MAX, 1 << 20);
+        assert_eq!(counts(&batch), (5, 5), "it is to be whole");
+    }
+
+    #[test]
+    fn a_quick_iterator_is_seldom_watched_and_one_that_gets_slow_is_again() {
+        let is_slow = std::cell::Cell::new(false);
+        let pause = |_: &u64| {
+            if is_slow.get() {
+                std::thread::sleep(LONG);
+            }
+        };
+        let mut counted = Items::new((0..u64::MAX).inspect(pause));
+        let mut other = Items::new((0..).inspect(pause).filter(|_| true));
+        while counted.unwatched < 128 {
+            counted.next_batch(4096, 1, 1 << 20);
+        }
+        while other.unwatched < UNWATCHED_MAX[1] {
+            other.next_batch(4096, 1, 1 << 20);
+        }
+        for _ in 0..100 {
+            other.next_batch(4096, 1, 1 << 20);
+            assert!(other.unwatched <= UNWATCHED_MAX[1]);
+        }
+        is_slow.set(true);
+        other.next_batch(4096, 1, 1 << 20);
+        assert_eq!(other.unwatched, 1);
+        let before = other.pulled;
+        other.next_batch(4096, 1, 1 << 20);
+        assert_eq!(other.pulled - before, 1);
     }
 
     #[test]
@@ -253,8 +415,14 @@ mod tests {
             assert!(asked <= 2, "asked after the end");
             (asked == 1).then_some("text".to_owned())
         }));
-        assert_eq!(counts(&items.next_batch(5, 100)), (0, 1));
-        assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
-        assert!(matches!(items.next_batch(5, 100), Produced::Exhausted));
+        assert_eq!(counts(&items.next_batch(5, usize::MAX, 100)), (0, 1));
+        assert!(matches!(
+            items.next_batch(5, usize::MAX, 100),
+            Produced::Exhausted
+        ));
+        assert!(matches!(
+            items.next_batch(5, usize::MAX, 100),
+            Produced::Exhausted
+        ));
     }
 }

@@ -202,7 +202,7 @@ mod tests {
             .map(|len| "x".repeat(len))
             .into();
         let mut items = Items::new(texts.clone().into_iter());
-        let Produced::Batch { batch, .. } = items.next_batch(100, 1 << 20) else {
+        let Produced::Batch { batch, .. } = items.next_batch(100, usize::MAX, 1 << 20) else {
             panic!("no batch");
         };
         let body = batch.slice(0..batch.count()).to_vec();

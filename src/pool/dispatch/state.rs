@@ -51,13 +51,13 @@ const NANOS_AT_ONCE: f64 = 50_000.0;
 const BYTES_AT_ONCE: f64 = 64.0 * 1024.0;
 
 impl Job {
-    /// How many pieces a batch has. More than one only where the user has set how many items are a piece, and nobody sees when they
-    /// are pulled: all outcomes are awaited together.
+    /// How many pieces a batch has. More than one only where the user has set how many items are a piece, and it makes no difference
+    /// when they are pulled: all outcomes are awaited together, and none of the items by the iterator.
     fn pieces_at_once(&self) -> usize {
         let (Some(items), Some(nanos), true) = (
             self.terms.piece_items,
             self.nanos_per_item,
-            self.terms.is_collected,
+            self.terms.is_collected && self.terms.is_counted,
         ) else {
             return 1;
         };
@@ -202,6 +202,11 @@ impl Dispatcher {
             .piece_items
             .unwrap_or_else(|| piece_items(open.nanos_per_item));
         Some(piece.saturating_mul(open.pieces_at_once()))
+    }
+
+    /// What an item of `job` takes, as far as is known.
+    pub(crate) fn nanos_per_item(&self, job: JobId) -> Option<f64> {
+        self.jobs.get(&job)?.nanos_per_item
     }
 
     /// How many items of `job` keep all workers busy.

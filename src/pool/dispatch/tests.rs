@@ -461,6 +461,7 @@ fn several_quick_pieces_are_pulled_at_once() {
     let collected = |piece_items| Terms {
         piece_items,
         is_collected: true,
+        is_counted: true,
         ..Terms::default()
     };
     // A job whose items have taken so long and have so many bytes, and what is pulled of it next.
@@ -490,12 +491,15 @@ fn several_quick_pieces_are_pulled_at_once() {
     // No more than 64 KiB.
     assert_eq!(demand(collected(Some(1)), 100, 10_000), 6);
     assert_eq!(demand(collected(Some(1)), 100, 1 << 20), 1);
-    // Not where outcomes are taken one by one, and what is pulled ahead of them is seen.
-    let lazy = Terms {
-        is_collected: false,
-        ..collected(Some(1))
-    };
-    assert_eq!(demand(lazy, 100, 8), 1);
+    // Not where outcomes are taken one by one, nor where an item may come of another one's outcome.
+    for (is_collected, is_counted) in [(false, true), (true, false)] {
+        let terms = Terms {
+            is_collected,
+            is_counted,
+            ..collected(Some(1))
+        };
+        assert_eq!(demand(terms, 100, 8), 1);
+    }
     // Where no number is set, a piece has as many as are worth a message.
     assert_eq!(demand(collected(None), 10_000, 8), 100);
 }
