@@ -241,6 +241,32 @@ each_method!(what_a_slow_input_has_brought_is_not_held_back, |method| {
 });
 
 each_method!(
+    what_came_at_once_does_not_wait_for_what_comes_later,
+    |method| {
+        let pool = pool(method, 2);
+        pool.map(0..100_000, successor).unwrap();
+        let (received, complete) = (Cell::new(0), Cell::new(0));
+        // As lines from a terminal or a network: three, and for a long while no other.
+        let items = (0..30).inspect(|&item| {
+            if item % 3 == 0 {
+                complete.set(complete.get() + u32::from(received.get() == item));
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        for result in pool.imap(items, successor) {
+            received.set(result.unwrap());
+        }
+        assert_eq!(received.get(), 30);
+        // The first one has nothing before it, and once counts for nothing. A machine that is busy may be late with some.
+        let complete = complete.get();
+        assert!(
+            complete > 5,
+            "{complete} of 10 times all that had come was there"
+        );
+    }
+);
+
+each_method!(
     map_of_a_slow_input_without_end_stops_at_a_failure,
     |method| {
         let pool = pool(method, 2);

@@ -204,7 +204,7 @@ impl Floor {
             function: plan.function.to_bits(),
             piece_items: plan.settings.piece_items,
             is_collected: plan.is_collected,
-            is_counted: plan.total.is_some(),
+            is_at_hand: plan.is_at_hand,
             limit_nanos: plan
                 .settings
                 .limit
@@ -275,10 +275,10 @@ impl Floor {
         self.dispatcher.enough_items(job)
     }
 
-    /// Whether an item of `job` takes no longer than that, as far as is known.
-    pub(crate) fn is_quick(&self, job: JobId, limit: Duration) -> bool {
-        let nanos = self.dispatcher.nanos_per_item(job);
-        nanos.is_none_or(|nanos| nanos <= limit.as_nanos() as f64)
+    /// What an item of `job` takes, as far as is known.
+    pub(crate) fn item_takes(&self, job: JobId) -> Duration {
+        let nanos = self.dispatcher.nanos_per_item(job).unwrap_or(0.0);
+        Duration::from_nanos(nanos as u64)
     }
 
     /// What the caller of `job` does next, if there is anything.

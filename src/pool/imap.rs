@@ -4,7 +4,7 @@ use crate::error::TaskError;
 use crate::pool::call::Event;
 use crate::pool::driver::Driver;
 use crate::pool::lead::Patience;
-use crate::pool::opened::{Opened, Pulled, Spec};
+use crate::pool::opened::{Input, Opened, Pulled, Spec, Unseen};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::pool::plan::{Supply, Turn};
 use crate::task::{Items, Portable};
@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 
 /// How long a caller may be busy with results before the workers are looked after in between.
 const UNATTENDED: Duration = Duration::from_micros(100);
+/// How often an input has to be slow before it counts as a slow one.
+const SLOW_TIMES: u32 = 2;
+/// So many times what an item takes, and that is taken to be so much at least, is waited for those that a slow input gives at once.
+const WAITED_FOR: u32 = 20;
+const AT_LEAST: Duration = Duration::from_millis(1);
 
 /// Iterates over the results of a job in the order of its items; made by [`Pool::imap`](crate::Pool::imap).
 ///
@@ -66,11 +71,46 @@ struct Stream<'pool> {
     submitted: usize,
     yielded: usize,
     attended: Instant,
-    /// The last items that were pulled, and how long it has taken to pull items since it was last looked for outcomes.
-    pulled: Pulled,
-    unseen: Duration,
-    /// Whether to look before more are pulled: that has been long.
+    unseen: Unseen,
+    /// Whether to look for outcomes before more items are pulled.
     looks_first: bool,
+    slowness: Slowness,
+}
+
+/// What a slow input is met with. The next item may take as long as the last one, or never come; and whoever asks for it blocks. So of
+/// the time that the input has let us wait, an eighth is spent on waiting for outcomes before it is asked again.
+#[derive(Debug, Default)]
+struct Slowness {
+    /// How often it was slow. Once may have been by chance.
+    times: u32,
+    /// How long the last pull took, if that was slow.
+    last: Duration,
+    /// What is left of the eighth.
+    grace: Duration,
+}
+
+impl Slowness {
+    /// Learns that the last pull took so long.
+    fn is_slow(&mut self, took: Duration) {
+        self.last = took;
+        self.times = self.times.saturating_add(1);
+        if self.times >= SLOW_TIMES {
+            self.grace = took / 8;
+        }
+    }
+
+    /// Learns that it did not. Of many that come at once after a long while, not each is waited for.
+    fn is_quick(&mut self, item_takes: impl FnOnce() -> Duration) {
+        self.last = Duration::ZERO;
+        if self.has_grace() {
+            let most = item_takes().max(AT_LEAST).saturating_mul(WAITED_FOR);
+            self.grace = self.grace.min(most);
+        }
+    }
+
+    fn has_grace(&self) -> bool {
+        !self.grace.is_zero()
+    }
 }
 
 enum State<'pool> {
@@ -112,7 +152,7 @@ impl<'pool> Stream<'pool> {
         I: Iterator<Item: Portable> + 'pool,
     {
         let items = Items::new(items);
-        let opened = Opened::open(driver, spec, false, items.total(), None);
+        let opened = Opened::open(driver, spec, false, Input::of(&items), None);
         let state = match opened.and_then(Opened::kept) {
             Ok(job) => State::Open {
                 job,
@@ -125,9 +165,9 @@ impl<'pool> Stream<'pool> {
             submitted: 0,
             yielded: 0,
             attended: Instant::now(),
-            pulled: Pulled::default(),
-            unseen: Duration::ZERO,
+            unseen: Unseen::default(),
             looks_first: false,
+            slowness: Slowness::default(),
         }
     }
 
@@ -142,15 +182,31 @@ impl<'pool> Stream<'pool> {
 
     /// Submits what the workers want and takes in what they have sent. Waits, if asked to, until there is an outcome. Where the
     /// iterator is slow, what is there already does not wait for what the workers want.
-    fn attend(&mut self, patience: Patience, mut take: impl FnMut(usize, Outcome)) {
+    fn attend(&mut self, patience: Patience, take: impl FnMut(usize, Outcome)) {
         self.attended = Instant::now();
-        self.unseen = Duration::ZERO;
+        self.take_turns(patience, take);
+        if !self.slowness.last.is_zero() {
+            // What the input took is not the time of whoever takes outcomes.
+            self.attended = Instant::now();
+        }
+    }
+
+    fn take_turns(&mut self, patience: Patience, mut take: impl FnMut(usize, Outcome)) {
         loop {
             let turn = match &self.state {
-                State::Open { job, .. } if self.looks_first => {
-                    let turn = job.look(self.pulled, patience);
+                State::Open { job, .. } if self.looks_first && self.submitted > self.yielded => {
+                    self.unseen.clear();
+                    let turn = if patience == Patience::Now {
+                        job.turn(Supply::None, patience)
+                    } else {
+                        let start = Instant::now();
+                        let turn = job.look(self.slowness.grace);
+                        let left = self.slowness.grace.saturating_sub(start.elapsed());
+                        self.slowness.grace = left;
+                        turn
+                    };
+                    // Whoever waits may look for longer than who does not.
                     let has_none = matches!(turn, Turn::Nothing);
-                    // Whoever waits looks for a little longer than who does not.
                     self.looks_first = has_none && patience == Patience::Now;
                     if has_none && patience != Patience::Now {
                         continue;
@@ -198,11 +254,21 @@ impl<'pool> Stream<'pool> {
         else {
             return false;
         };
+        let items_max = if self.slowness.has_grace() {
+            // What is pulled is not to wait for what may not come.
+            items_max.min(job.piece_items())
+        } else {
+            items_max
+        };
         match source.produce(&job, items_max) {
             Some(Ok(pulled)) => {
                 self.submitted += pulled.count;
-                self.pulled = pulled;
-                self.looks_first = pulled.is_enough(&mut self.unseen);
+                if pulled.is_slow() {
+                    self.slowness.is_slow(pulled.longest);
+                } else {
+                    self.slowness.is_quick(|| job.item_takes());
+                }
+                self.looks_first = self.unseen.is_enough(pulled) || self.slowness.has_grace();
                 self.state = State::Open { job, source };
                 false
             }
@@ -233,16 +299,24 @@ impl<'pool> Stream<'pool> {
         }
     }
 
-    /// Looks after the workers, if they have been left alone for long; `has_some` outcomes are there to be handed out.
-    fn attend_if_due(&mut self, has_some: bool, take: impl FnMut(usize, Outcome)) {
-        if self.attended.elapsed() <= UNATTENDED {
-            return;
-        }
+    /// Whether the workers have been left alone for long.
+    fn is_due(&self) -> bool {
+        self.attended.elapsed() > UNATTENDED
+    }
+
+    /// Looks after workers that have been left alone for long; whether outcomes are there to be handed out says `has_some`.
+    fn attend_in_between(&mut self, has_some: bool, take: impl FnMut(usize, Outcome)) {
+        let away = self.attended.elapsed();
         if let State::Open { job, .. } = &self.state {
-            if has_some {
-                // Where they are done with each item before the iterator has the next one, that may never come.
-                self.looks_first = job.is_ahead_of(self.pulled);
-            }
+            // Who takes outcomes more slowly than a slow input gives items asks for these in between: the workers are not to idle. Not
+            // where they are done with each item long before the next one comes.
+            self.looks_first = if has_some {
+                let is_careful =
+                    self.slowness.has_grace() && job.item_takes() <= self.slowness.grace;
+                is_careful || away < self.slowness.last
+            } else {
+                self.looks_first || !self.slowness.last.is_zero()
+            };
         }
         self.attend(Patience::Now, take);
     }
@@ -270,9 +344,11 @@ impl<R: Portable> Iterator for Imap<'_, R> {
         let Imap {
             stream, ordered, ..
         } = self;
-        stream.attend_if_due(ordered.has_next(), |item, outcome| {
-            ordered.put(item, outcome);
-        });
+        if stream.is_due() {
+            stream.attend_in_between(ordered.has_next(), |item, outcome| {
+                ordered.put(item, outcome);
+            });
+        }
         loop {
             if let Some(result) = ordered.next() {
                 stream.yielded += 1;
@@ -327,10 +403,12 @@ impl<R: Portable> Iterator for ImapUnordered<'_, R> {
 
     /// Waits for an outcome. A failure is its item's alone: the next call goes on.
     fn next(&mut self) -> Option<Self::Item> {
-        let ImapUnordered { stream, there, .. } = self;
-        stream.attend_if_due(!there.is_empty(), |item, outcome| {
-            there.push_back((item, outcome));
-        });
+        if self.stream.is_due() {
+            let ImapUnordered { stream, there, .. } = self;
+            stream.attend_in_between(!there.is_empty(), |item, outcome| {
+                there.push_back((item, outcome));
+            });
+        }
         loop {
             if let Some(there) = self.next_there() {
                 return Some(there);

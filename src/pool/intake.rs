@@ -357,6 +357,7 @@ mod tests {
             settings: Settings::default(),
             name: "double",
             total: None,
+            is_at_hand: false,
             is_collected: true,
         };
         let open = Job {

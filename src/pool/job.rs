@@ -133,6 +133,9 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     ///
     /// With 1, an item that has an outcome never runs again after a later one has killed their worker.
     ///
+    /// An input that waits for what an earlier item does, before it gives the next one, may wait for ever where both are to travel
+    /// together: it needs 1.
+    ///
     /// # Examples
     ///
     /// ```

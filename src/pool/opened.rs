@@ -17,9 +17,8 @@ use crate::wire::value::Packed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An item that takes longer to pull makes its iterator a slow one.
-const SLOW: Duration = Duration::from_micros(100);
-/// How long items are pulled, as long as the workers want more, before it is looked for outcomes.
+/// How long items are pulled, as long as the workers want more, before it is looked for outcomes. A piece that takes as long makes its
+/// input a slow one.
 const UNSEEN: Duration = Duration::from_millis(10);
 
 /// A batch is closed when it has this many bytes.
@@ -35,7 +34,7 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    fn plan(self, is_collected: bool, total: Option<usize>) -> Result<Plan, TaskError> {
+    fn plan(self, is_collected: bool, input: Input) -> Result<Plan, TaskError> {
         let function = self.function.ok_or_else(|| {
             let why = "its code is in a library that was loaded into another program, not in the main \
                        executable, which is what a worker executes; a `Process` by `StartMethod::Fork` can run it";
@@ -46,9 +45,33 @@ impl Spec {
             captures: self.captures?,
             settings: self.settings,
             name: self.name,
-            total,
+            total: input.total,
+            is_at_hand: input.is_at_hand,
             is_collected,
         })
+    }
+}
+
+/// What is known of a job's items beforehand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input {
+    /// How many there are.
+    pub(crate) total: Option<usize>,
+    /// Whether they are at hand: whoever pulls them waits for nobody.
+    pub(crate) is_at_hand: bool,
+}
+
+impl Input {
+    const ONE: Input = Input {
+        total: Some(1),
+        is_at_hand: true,
+    };
+
+    pub(crate) fn of<I: Iterator<Item: Portable>>(items: &Items<I>) -> Input {
+        Input {
+            total: items.total(),
+            is_at_hand: items.is_at_hand(),
+        }
     }
 }
 
@@ -61,26 +84,39 @@ pub(crate) struct Opened<'pool> {
     has_limit: bool,
     /// How many items the user wants to travel together; else their number follows from what they take.
     piece_items: usize,
+    /// Whether pulling may take long, and how many are pulled is ours to say.
+    is_watched: bool,
 }
 
-/// Items that were pulled and submitted, and how long it took to pull them.
-#[derive(Clone, Copy, Debug, Default)]
+/// Items that were pulled and submitted.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Pulled {
     pub(crate) count: usize,
+    /// How long it took to pull them, and a piece of them at most; nothing where that is not watched.
     pub(crate) took: Duration,
+    pub(crate) longest: Duration,
 }
 
 impl Pulled {
-    /// Whether it is to be looked for outcomes before more is pulled: of what is submitted, so much has been pulled since the last look.
-    pub(crate) fn is_enough(self, unseen: &mut Duration) -> bool {
-        *unseen += self.took;
-        *unseen >= UNSEEN || self.slow_each().is_some()
+    /// Whether the input is slow, as these items show.
+    pub(crate) fn is_slow(self) -> bool {
+        self.longest >= UNSEEN
+    }
+}
+
+/// How long items have been pulled since it was last looked for outcomes.
+#[derive(Debug, Default)]
+pub(crate) struct Unseen(Duration);
+
+impl Unseen {
+    /// Whether to look before more are pulled.
+    pub(crate) fn is_enough(&mut self, pulled: Pulled) -> bool {
+        self.0 += pulled.took;
+        self.0 >= UNSEEN
     }
 
-    /// What each of them took, where that was long.
-    fn slow_each(self) -> Option<Duration> {
-        let each = self.took / u32::try_from(self.count).unwrap_or(u32::MAX).max(1);
-        (each >= SLOW).then_some(each)
+    pub(crate) fn clear(&mut self) {
+        self.0 = Duration::ZERO;
     }
 }
 
@@ -89,20 +125,21 @@ impl<'pool> Opened<'pool> {
         driver: &'pool Driver,
         spec: Spec,
         is_collected: bool,
-        total: Option<usize>,
+        input: Input,
         room: Option<Box<dyn Room>>,
     ) -> Result<Opened<'pool>, TaskError> {
         let in_flight = spec.settings.in_flight;
         let has_limit = spec.settings.limit.is_some();
         let piece_items = spec.settings.piece_items.unwrap_or(1);
         let shared = driver.shared();
-        let id = shared.open(spec.plan(is_collected, total)?, room)?;
+        let id = shared.open(spec.plan(is_collected, input)?, room)?;
         Ok(Opened {
             shared,
             id,
             in_flight,
             has_limit,
             piece_items,
+            is_watched: !input.is_at_hand && in_flight.is_none(),
         })
     }
 
@@ -118,23 +155,24 @@ impl<'pool> Opened<'pool> {
         self.shared.turn(self.id, supply, patience, Deadline::NEVER)
     }
 
-    /// Looks for outcomes, after these items were pulled and before more are. Where each of them took long, the next one may take as
-    /// long, or never come: then whoever waits does so for a little of that, if their own outcomes are believed to come so soon.
-    pub(crate) fn look(&self, pulled: Pulled, patience: Patience) -> Turn {
-        let grace = pulled.slow_each().map(|each| each / 8);
-        let may_wait =
-            |grace: &Duration| patience != Patience::Now && self.shared.is_quick(self.id, *grace);
-        let (patience, limit) = match grace.filter(may_wait) {
-            Some(grace) => (patience, Deadline::after(grace)),
-            None => (Patience::Now, Deadline::NEVER),
+    /// Looks for outcomes; waits for them no longer than `grace`, and not at all where an item is believed to take longer.
+    pub(crate) fn look(&self, grace: Duration) -> Turn {
+        let (patience, limit) = if grace.is_zero() || self.item_takes() > grace {
+            (Patience::Now, Deadline::NEVER)
+        } else {
+            (Patience::Wait, Deadline::after(grace))
         };
         self.shared.turn(self.id, Supply::None, patience, limit)
     }
 
-    /// Whether an item takes less time than to pull one, as these have shown, and that is long.
-    pub(crate) fn is_ahead_of(&self, pulled: Pulled) -> bool {
-        let each = pulled.slow_each();
-        each.is_some_and(|each| self.shared.is_quick(self.id, each))
+    /// What an item takes, as far as is known.
+    pub(crate) fn item_takes(&self) -> Duration {
+        self.shared.item_takes(self.id)
+    }
+
+    /// How many items travel together at least.
+    pub(crate) fn piece_items(&self) -> usize {
+        self.piece_items
     }
 
     /// What may be submitted while `ahead` items are on their way.
@@ -164,13 +202,19 @@ impl<'pool> Opened<'pool> {
     where
         I: Iterator<Item: Portable>,
     {
-        let start = Instant::now();
-        match items.next_batch(items_max, self.piece_items, BATCH_BYTES) {
+        let start = self.is_watched.then(Instant::now);
+        let piece_items = start.map_or(usize::MAX, |_| self.piece_items);
+        match items.next_batch(items_max, piece_items, BATCH_BYTES) {
             Produced::Batch { first, batch } => {
                 let count = batch.count();
-                let took = start.elapsed();
+                let took = start.map_or(Duration::ZERO, |start| start.elapsed());
+                let longest = items.longest().unwrap_or(took);
                 self.shared.submit(self.id, first, batch);
-                Some(Ok(Pulled { count, took }))
+                Some(Ok(Pulled {
+                    count,
+                    took,
+                    longest,
+                }))
             }
             Produced::Failed { item, error } => Some(Err((item, error))),
             Produced::Exhausted => {
@@ -197,17 +241,17 @@ where
     let room = room_for::<R>(total);
     // What the room holds, if all comes that was announced. A batch has its results there or not, as a whole.
     let hosted_max = if room.is_some() { total } else { 0 };
-    let job = Opened::open(driver, spec, true, items.total(), room)?.kept()?;
+    let job = Opened::open(driver, spec, true, Input::of(&items), room)?.kept()?;
     let mut others = Vec::with_capacity((total - hosted_max).min(RESERVED_MAX));
     let mut ordered = Ordered::from(hosted_max);
     let (mut submitted, mut told, mut hosted, mut is_exhausted) = (0, 0, 0, false);
     // A slow iterator is not asked for more before what came meanwhile has been seen: it may be a failure.
-    let (mut looks_first, mut unseen) = (false, Duration::ZERO);
+    let (mut looks_first, mut unseen) = (false, Unseen::default());
     while !(is_exhausted && hosted + others.len() == submitted) {
         let (supply, patience) = match (is_exhausted, std::mem::take(&mut looks_first)) {
             (true, _) => (Supply::None, Patience::Wait),
             (false, true) => {
-                unseen = Duration::ZERO;
+                unseen.clear();
                 (Supply::None, Patience::Now)
             }
             (false, false) => (job.supply(submitted - told), Patience::Wait),
@@ -221,7 +265,7 @@ where
                 match job.produce(&mut items, items_max) {
                     Some(Ok(pulled)) => {
                         submitted += pulled.count;
-                        looks_first = pulled.is_enough(&mut unseen);
+                        looks_first = unseen.is_enough(pulled);
                     }
                     Some(Err((_, error))) => return Err(error),
                     None => is_exhausted = true,
@@ -279,7 +323,7 @@ where
     A: Portable,
     R: Portable,
 {
-    let job = Opened::open(driver, spec, false, Some(1), None)?;
+    let job = Opened::open(driver, spec, false, Input::ONE, None)?;
     let mut items = Items::new(std::iter::once(args));
     if let Some(Err((_, error))) = job.produce(&mut items, 1) {
         return Err(error.at_item(None));
@@ -310,7 +354,7 @@ where
 {
     let call = Arc::new(Call::new(done.finish(decode_one::<R>)));
     let made = pack_argument(args).and_then(|argument| {
-        let plan = spec.plan(false, Some(1))?;
+        let plan = spec.plan(false, Input::ONE)?;
         driver.shared().call_one(plan, argument, Arc::clone(&call))
     });
     let place = placed(driver, &call, made.map(|(job, item)| (job, Some(item))));
@@ -334,7 +378,7 @@ where
         match items.next_batch(usize::MAX, usize::MAX, BATCH_BYTES) {
             Produced::Batch { first, batch } => batches.push((first, batch)),
             Produced::Failed { error, .. } => break Err(error),
-            Produced::Exhausted => break spec.plan(true, items.total()),
+            Produced::Exhausted => break spec.plan(true, Input::of(&items)),
         }
     };
     let made = encoded.and_then(|plan| driver.shared().call_all(plan, batches, Arc::clone(&call)));

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) name: &'static str,
     /// How many items there will be, if that is known.
     pub(crate) total: Option<usize>,
+    /// Whether they are at hand: whoever pulls them waits for nobody.
+    pub(crate) is_at_hand: bool,
     /// Whether its caller waits for all outcomes, and for none before the others.
     pub(crate) is_collected: bool,
 }

@@ -137,9 +137,9 @@ impl Shared {
         self.core.lock().floor.enough_items(job)
     }
 
-    /// Whether an item of `job` takes no longer than that, as far as is known.
-    pub(crate) fn is_quick(&self, job: JobId, limit: Duration) -> bool {
-        self.core.lock().floor.is_quick(job, limit)
+    /// What an item of `job` takes, as far as is known.
+    pub(crate) fn item_takes(&self, job: JobId) -> Duration {
+        self.core.lock().floor.item_takes(job)
     }
 
     /// Ends a call: who works on it is killed.

@@ -9,7 +9,9 @@ use crate::wire::handles::Enclosed;
 use crate::wire::plain;
 use crate::wire::value::{self, Packed};
 use std::any::type_name;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
+use std::vec;
 
 /// From this size on, a value that is its own encoding travels alone and without being copied on the way.
 pub(crate) const WHOLE_MIN: usize = 32 * 1024;
@@ -18,9 +20,8 @@ pub(crate) const WHOLE_MIN: usize = 32 * 1024;
 const LONG: Duration = Duration::from_millis(4);
 /// An iterator that gives several items in so short a time is asked for more of them before the clock is looked at again.
 const SHORT: Duration = Duration::from_micros(1);
-/// The most items between two looks at the clock: of an iterator that knows how many there are, and hardly waits for any, and of
-/// another one.
-const UNWATCHED_MAX: [usize; 2] = [4096, 64];
+/// The most items between two looks at the clock: so many are held up once, when a quick iterator becomes a slow one.
+const UNWATCHED_MAX: usize = 64;
 
 /// Items that are pulled from an iterator as they are wanted.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Items<I: Iterator> {
     iterator: I,
     /// How many are pulled before the clock is looked at.
     unwatched: usize,
+    /// The longest time between two looks in the last batch; nothing, if there was none.
+    longest: Option<Duration>,
     /// An item that was pulled but did not fit in the batch before.
     waiting: Option<I::Item>,
     pulled: usize,
@@ -50,6 +53,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         Items {
             iterator,
             unwatched: 1,
+            longest: None,
             waiting: None,
             pulled: 0,
             is_exhausted: false,
@@ -62,6 +66,21 @@ impl<I: Iterator<Item: Portable>> Items<I> {
             (least, Some(most)) if least == most => self.pulled.checked_add(least),
             _ => None,
         }
+    }
+
+    /// Whether the iterator runs no code but the standard library's, and has all its items at hand, so that it is quick and waits for
+    /// nobody.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        // The names of types are the same where these are, whatever they are.
+        let name = type_name::<I>();
+        name == type_name::<vec::IntoIter<I::Item>>()
+            || name == type_name::<Range<I::Item>>()
+            || name == type_name::<RangeInclusive<I::Item>>()
+    }
+
+    /// How long a piece of the last batch took at most, as far as that was looked at.
+    pub(crate) fn longest(&self) -> Option<Duration> {
+        self.longest
     }
 
     /// Pulls up to `items_max` items, and no more once they have `bytes_max` bytes, or have taken long and are whole pieces of
@@ -92,18 +111,19 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         if self.is_exhausted {
             return Produced::Exhausted;
         }
-        let mut numbers = Vec::with_capacity(items_max.min(self.iterator.size_hint().0.max(16)));
         let mut watch = Watch::new(items_max, piece_items, self.unwatched);
+        let soon = items_max.min(watch.next);
+        let mut numbers = Vec::with_capacity(soon.min(self.iterator.size_hint().0.max(16)));
         loop {
             let end = watch.next.min(items_max);
             let wanted = end - numbers.len();
             numbers.extend(self.iterator.by_ref().take(wanted));
             self.is_exhausted = numbers.len() < end;
-            if self.is_exhausted || end == items_max || watch.is_over(self.is_counted()) {
+            if self.is_exhausted || end == items_max || watch.is_over() {
                 break;
             }
         }
-        self.unwatched = watch.unwatched;
+        (self.unwatched, self.longest) = watch.end();
         let count = numbers.len();
         self.pulled += count;
         match plain::take_raw(&mut Some(numbers)) {
@@ -125,7 +145,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         let mut frames = Frames::default();
         let mut watch = Watch::new(items_max, piece_items, self.unwatched);
         while frames.count() < items_max && frames.bytes.len() < bytes_max {
-            if frames.count() == watch.next && watch.is_over(self.is_counted()) {
+            if frames.count() == watch.next && watch.is_over() {
                 break;
             }
             let Some(item) = self.pull() else { break };
@@ -135,6 +155,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                     break;
                 }
                 if let Some(item) = plain::take_raw(&mut self.waiting) {
+                    self.longest = None;
                     return Produced::Batch {
                         first,
                         batch: Batch::whole(item),
@@ -150,7 +171,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 break;
             }
         }
-        self.unwatched = watch.unwatched;
+        (self.unwatched, self.longest) = watch.end();
         if frames.count() == 0 {
             Produced::Exhausted
         } else {
@@ -159,11 +180,6 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 batch: Batch::framed(frames),
             }
         }
-    }
-
-    /// Whether the iterator knows how many items there are.
-    fn is_counted(&self) -> bool {
-        self.total().is_some()
     }
 
     fn pull(&mut self) -> Option<I::Item> {
@@ -192,6 +208,7 @@ struct Watch {
     next: usize,
     /// When the batch was begun, and when it was looked last; a batch of one piece needs no look.
     since: Option<(Instant, Instant)>,
+    longest: Duration,
 }
 
 impl Watch {
@@ -203,6 +220,7 @@ impl Watch {
             since: (items_max > piece_items)
                 .then(Instant::now)
                 .map(|now| (now, now)),
+            longest: Duration::ZERO,
         };
         watch.go_on();
         watch
@@ -218,27 +236,40 @@ impl Watch {
 
     /// Returns whether the batch has taken long.
     #[cold]
-    fn is_over(&mut self, is_counted: bool) -> bool {
-        let Some((start, last)) = &mut self.since else {
-            return false;
-        };
-        let now = Instant::now();
-        let [counted_max, other_max] = UNWATCHED_MAX;
-        let most = if is_counted { counted_max } else { other_max };
-        let took = now - *last;
-        let wanted = if took < SHORT {
-            2 * self.unwatched
-        } else if took < LONG {
-            self.unwatched / 2
-        } else {
-            1
-        };
-        self.unwatched = wanted.clamp(1, most);
-        *last = now;
-        let has_taken_long = now - *start >= LONG;
+    fn is_over(&mut self) -> bool {
+        let has_taken_long = self.look().is_some_and(|taken| taken >= LONG);
         self.go_on();
         has_taken_long
     }
+
+    /// Returns how many items of the next batch are to be pulled before its first look, and the longest time between two.
+    fn end(mut self) -> (usize, Option<Duration>) {
+        self.look();
+        (self.unwatched, self.since.map(|_| self.longest))
+    }
+
+    /// Learns from the time since the last look how seldom to look; returns what the batch has taken.
+    fn look(&mut self) -> Option<Duration> {
+        let (start, last) = self.since.as_mut()?;
+        let now = Instant::now();
+        let took = now - *last;
+        self.unwatched = unwatched_after(self.unwatched, took);
+        self.longest = self.longest.max(took);
+        *last = now;
+        Some(now - *start)
+    }
+}
+
+/// How many items are pulled before the next look at the clock, where up to so many took so long.
+fn unwatched_after(unwatched: usize, took: Duration) -> usize {
+    let wanted = if took < SHORT {
+        2 * unwatched
+    } else if took < LONG {
+        unwatched / 2
+    } else {
+        1
+    };
+    wanted.clamp(1, UNWATCHED_MAX)
 }
 
 /// Encodes what one call is made with, which travels with the arguments of others.
@@ -381,30 +412,38 @@ mod tests {
 
     #[test]
     fn a_quick_iterator_is_seldom_watched_and_one_that_gets_slow_is_again() {
-        let is_slow = std::cell::Cell::new(false);
-        let pause = |_: &u64| {
-            if is_slow.get() {
-                std::thread::sleep(LONG);
-            }
-        };
-        let mut counted = Items::new((0..u64::MAX).inspect(pause));
-        let mut other = Items::new((0..).inspect(pause).filter(|_| true));
-        while counted.unwatched < 128 {
-            counted.next_batch(4096, 1, 1 << 20);
+        let quick = Duration::from_nanos(900);
+        assert_eq!(unwatched_after(1, quick), 2);
+        assert_eq!(unwatched_after(UNWATCHED_MAX, quick), UNWATCHED_MAX);
+        assert_eq!(unwatched_after(8, 2 * SHORT), 4);
+        assert_eq!(unwatched_after(1, 2 * SHORT), 1);
+        assert_eq!(unwatched_after(UNWATCHED_MAX, LONG), 1);
+        // Also where a batch is smaller than what is pulled without a look.
+        for items_max in [3, 2 * UNWATCHED_MAX] {
+            let is_slow = std::cell::Cell::new(false);
+            let mut items = Items::new((0..1000u64).inspect(|_| {
+                if is_slow.get() {
+                    std::thread::sleep(LONG);
+                }
+            }));
+            items.unwatched = UNWATCHED_MAX;
+            is_slow.set(true);
+            let (_, held_up) = counts(&items.next_batch(items_max, 1, 1 << 20));
+            assert!(held_up <= UNWATCHED_MAX);
+            let (_, count) = counts(&items.next_batch(items_max, 1, 1 << 20));
+            assert_eq!(count, 1, "after {held_up} that were slow");
         }
-        while other.unwatched < UNWATCHED_MAX[1] {
-            other.next_batch(4096, 1, 1 << 20);
-        }
-        for _ in 0..100 {
-            other.next_batch(4096, 1, 1 << 20);
-            assert!(other.unwatched <= UNWATCHED_MAX[1]);
-        }
-        is_slow.set(true);
-        other.next_batch(4096, 1, 1 << 20);
-        assert_eq!(other.unwatched, 1);
-        let before = other.pulled;
-        other.next_batch(4096, 1, 1 << 20);
-        assert_eq!(other.pulled - before, 1);
+    }
+
+    #[test]
+    fn items_are_at_hand_where_nobodys_code_is_asked_for_them() {
+        assert!(Items::new(0..3u8).is_at_hand());
+        assert!(Items::new(0..=3u64).is_at_hand());
+        assert!(Items::new(vec!["a".to_owned()].into_iter()).is_at_hand());
+        assert!(!Items::new((0..3u8).map(|n| n + 1)).is_at_hand());
+        assert!(!Items::new(vec![1u8].into_iter().inspect(|_| {})).is_at_hand());
+        assert!(!Items::new((0..3u8).filter(|_| true)).is_at_hand());
+        assert!(!Items::new(std::iter::repeat(1u8)).is_at_hand());
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub(crate) struct Terms {
     pub(crate) piece_items: Option<usize>,
     /// Whether the caller waits for all outcomes, and for none before the others.
     pub(crate) is_collected: bool,
-    /// Whether it is known how many items there will be: then hardly any of them comes of another's result, and would be waited for
-    /// in vain while that one is not sent.
-    pub(crate) is_counted: bool,
+    /// Whether all items are at hand. An iterator of the user's may wait for what one of them does, and would do so in vain while that
+    /// one is not sent.
+    pub(crate) is_at_hand: bool,
     /// How long an item may take.
     pub(crate) limit_nanos: Option<u64>,
     /// How often an item is tried again.

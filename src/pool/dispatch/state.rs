@@ -51,13 +51,13 @@ const NANOS_AT_ONCE: f64 = 50_000.0;
 const BYTES_AT_ONCE: f64 = 64.0 * 1024.0;
 
 impl Job {
-    /// How many pieces a batch has. More than one only where the user has set how many items are a piece, and it makes no difference
-    /// when they are pulled: all outcomes are awaited together, and none of the items by the iterator.
+    /// How many pieces a batch has. More than one only where the user has set how many items are a piece, and nobody sees when they are
+    /// pulled: all outcomes are awaited together, and all items are at hand.
     fn pieces_at_once(&self) -> usize {
         let (Some(items), Some(nanos), true) = (
             self.terms.piece_items,
             self.nanos_per_item,
-            self.terms.is_collected && self.terms.is_counted,
+            self.terms.is_collected && self.terms.is_at_hand,
         ) else {
             return 1;
         };

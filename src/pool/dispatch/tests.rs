@@ -461,7 +461,7 @@ fn several_quick_pieces_are_pulled_at_once() {
     let collected = |piece_items| Terms {
         piece_items,
         is_collected: true,
-        is_counted: true,
+        is_at_hand: true,
         ..Terms::default()
     };
     // A job whose items have taken so long and have so many bytes, and what is pulled of it next.
@@ -491,11 +491,11 @@ fn several_quick_pieces_are_pulled_at_once() {
     // No more than 64 KiB.
     assert_eq!(demand(collected(Some(1)), 100, 10_000), 6);
     assert_eq!(demand(collected(Some(1)), 100, 1 << 20), 1);
-    // Not where outcomes are taken one by one, nor where an item may come of another one's outcome.
-    for (is_collected, is_counted) in [(false, true), (true, false)] {
+    // Not where outcomes are taken one by one, nor where the iterator may wait for one.
+    for (is_collected, is_at_hand) in [(false, true), (true, false)] {
         let terms = Terms {
             is_collected,
-            is_counted,
+            is_at_hand,
             ..collected(Some(1))
         };
         assert_eq!(demand(terms, 100, 8), 1);

@@ -84,7 +84,7 @@ impl World {
             function: 1,
             piece_items,
             is_collected: true,
-            is_counted: items % 2 == 0,
+            is_at_hand: items % 2 == 0,
             limit_nanos,
             retries,
         };
