@@ -217,13 +217,13 @@ fn successor(number: u64) -> u64 {
 each_method!(what_a_slow_input_has_brought_is_not_held_back, |method| {
     let pool = pool(method, 2);
     pool.map(0..100_000, successor).unwrap();
-    let (received, behind) = (Cell::new(0), Cell::new(0));
-    // Only time tells that an input is slow.
+    // Only time tells that an input is slow. How often was all that had come there, when it was asked for the next?
+    let (received, complete) = (Cell::new(0), Cell::new(0));
     let items = || {
         received.set(0);
-        (0..50).inspect(|item| {
-            thread::sleep(Duration::from_millis(10));
-            behind.set(behind.get().max(item - received.get()));
+        (0..50).inspect(|&item| {
+            complete.set(complete.get() + u32::from(received.get() == item));
+            thread::sleep(Duration::from_millis(20));
         })
     };
     for result in pool.imap(items(), successor) {
@@ -235,9 +235,9 @@ each_method!(what_a_slow_input_has_brought_is_not_held_back, |method| {
         received.set(received.get() + 1);
     }
     assert_eq!(received.get(), 50);
-    // Mostly none; a machine that is busy may be late with some.
-    let behind = behind.get();
-    assert!(behind < 25, "{behind} results waited for further items");
+    // The first one has nothing before it. A machine that is busy may be late with many.
+    let complete = complete.get();
+    assert!(complete > 20, "{complete} of 100 times");
 });
 
 each_method!(
@@ -257,10 +257,9 @@ each_method!(
             received.set(result.unwrap());
         }
         assert_eq!(received.get(), 30);
-        // The first one has nothing before it, and once counts for nothing. A machine that is busy may be late with some.
         let complete = complete.get();
         assert!(
-            complete > 5,
+            complete > 3,
             "{complete} of 10 times all that had come was there"
         );
     }

@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 
 /// How long a caller may be busy with results before the workers are looked after in between.
 const UNATTENDED: Duration = Duration::from_micros(100);
-/// How often an input has to be slow before it counts as a slow one.
+/// How often an input has to be slow before it counts as a slow one, and how often quick in a row before it is one no more, until it is
+/// slow again.
 const SLOW_TIMES: u32 = 2;
-/// So many times what an item takes, and that is taken to be so much at least, is waited for those that a slow input gives at once.
-const WAITED_FOR: u32 = 20;
-const AT_LEAST: Duration = Duration::from_millis(1);
+const QUICK_TIMES: u32 = 64;
+/// It is waited no longer than so many times what an item takes, and that is taken to be so much at least. Where many items come at
+/// once, it is taken to be no more, either.
+const GRACE_ITEMS: u32 = 20;
+const GRACE_ITEM: Duration = Duration::from_millis(1);
 
 /// Iterates over the results of a job in the order of its items; made by [`Pool::imap`](crate::Pool::imap).
 ///
@@ -78,33 +81,37 @@ struct Stream<'pool> {
 }
 
 /// What a slow input is met with. The next item may take as long as the last one, or never come; and whoever asks for it blocks. So of
-/// the time that the input has let us wait, an eighth is spent on waiting for outcomes before it is asked again.
+/// the time that the input has let us wait, an eighth may be spent on waiting for outcomes before it is asked again.
 #[derive(Debug, Default)]
 struct Slowness {
     /// How often it was slow. Once may have been by chance.
     times: u32,
-    /// How long the last pull took, if that was slow.
-    last: Duration,
+    /// How long it took when it was slow last.
+    usual: Duration,
+    /// How often it has been quick since then.
+    quick_times: u32,
     /// What is left of the eighth.
     grace: Duration,
 }
 
 impl Slowness {
-    /// Learns that the last pull took so long.
-    fn is_slow(&mut self, took: Duration) {
-        self.last = took;
+    /// Learns that the last pull took so long. Nor is it waited much longer than an item is believed to take: one may take for ever.
+    fn is_slow(&mut self, took: Duration, item_takes: Duration) {
+        self.usual = took;
+        self.quick_times = 0;
         self.times = self.times.saturating_add(1);
         if self.times >= SLOW_TIMES {
-            self.grace = took / 8;
+            let most = item_takes.max(GRACE_ITEM).saturating_mul(GRACE_ITEMS);
+            self.grace = (took / 8).min(most);
         }
     }
 
-    /// Learns that it did not. Of many that come at once after a long while, not each is waited for.
-    fn is_quick(&mut self, item_takes: impl FnOnce() -> Duration) {
-        self.last = Duration::ZERO;
-        if self.has_grace() {
-            let most = item_takes().max(AT_LEAST).saturating_mul(WAITED_FOR);
-            self.grace = self.grace.min(most);
+    /// Learns that it did not. When many come at once, the workers are to have them at once.
+    fn is_quick(&mut self) {
+        self.grace = self.grace.min(GRACE_ITEM * GRACE_ITEMS);
+        self.quick_times = self.quick_times.saturating_add(1);
+        if self.quick_times > QUICK_TIMES {
+            (self.usual, self.grace) = (Duration::ZERO, Duration::ZERO);
         }
     }
 
@@ -185,7 +192,7 @@ impl<'pool> Stream<'pool> {
     fn attend(&mut self, patience: Patience, take: impl FnMut(usize, Outcome)) {
         self.attended = Instant::now();
         self.take_turns(patience, take);
-        if !self.slowness.last.is_zero() {
+        if !self.slowness.usual.is_zero() {
             // What the input took is not the time of whoever takes outcomes.
             self.attended = Instant::now();
         }
@@ -205,9 +212,12 @@ impl<'pool> Stream<'pool> {
                         self.slowness.grace = left;
                         turn
                     };
-                    // Whoever waits may look for longer than who does not.
                     let has_none = matches!(turn, Turn::Nothing);
-                    self.looks_first = has_none && patience == Patience::Now;
+                    self.looks_first = match patience {
+                        // Whoever waits may look for longer.
+                        Patience::Now => has_none || self.slowness.has_grace(),
+                        _ => !has_none && self.slowness.has_grace(),
+                    };
                     if has_none && patience != Patience::Now {
                         continue;
                     }
@@ -264,9 +274,9 @@ impl<'pool> Stream<'pool> {
             Some(Ok(pulled)) => {
                 self.submitted += pulled.count;
                 if pulled.is_slow() {
-                    self.slowness.is_slow(pulled.longest);
+                    self.slowness.is_slow(pulled.longest, job.item_takes());
                 } else {
-                    self.slowness.is_quick(|| job.item_takes());
+                    self.slowness.is_quick();
                 }
                 self.looks_first = self.unseen.is_enough(pulled) || self.slowness.has_grace();
                 self.state = State::Open { job, source };
@@ -274,6 +284,7 @@ impl<'pool> Stream<'pool> {
             }
             Some(Err((item, error))) => {
                 self.submitted += 1;
+                self.looks_first = true;
                 self.state = State::Open { job, source };
                 take(item, Outcome::Failed(error));
                 true
@@ -310,12 +321,11 @@ impl<'pool> Stream<'pool> {
         if let State::Open { job, .. } = &self.state {
             // Who takes outcomes more slowly than a slow input gives items asks for these in between: the workers are not to idle. Not
             // where they are done with each item long before the next one comes.
+            let Slowness { usual, grace, .. } = self.slowness;
             self.looks_first = if has_some {
-                let is_careful =
-                    self.slowness.has_grace() && job.item_takes() <= self.slowness.grace;
-                is_careful || away < self.slowness.last
+                away < usual || (!grace.is_zero() && job.item_takes() <= grace)
             } else {
-                self.looks_first || !self.slowness.last.is_zero()
+                self.looks_first || !usual.is_zero()
             };
         }
         self.attend(Patience::Now, take);
@@ -446,5 +456,43 @@ impl<R> fmt::Debug for ImapUnordered<'_, R> {
         f.debug_struct("ImapUnordered")
             .field("stream", &self.stream)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_input_leaves_an_eighth_of_its_time_for_what_an_item_takes() {
+        let millis = Duration::from_millis;
+        let mut slowness = Slowness::default();
+        slowness.is_slow(millis(80), millis(5));
+        assert!(!slowness.has_grace(), "once is by chance");
+        slowness.is_slow(millis(80), millis(5));
+        assert_eq!(slowness.grace, millis(10));
+        // No item is waited for much longer than the others take, and nothing is known at first.
+        slowness.is_slow(millis(80_000), millis(5));
+        assert_eq!(slowness.grace, millis(100));
+        slowness.is_slow(millis(80_000), Duration::ZERO);
+        assert_eq!(slowness.grace, millis(20));
+        slowness.is_slow(millis(8_000), millis(300));
+        assert_eq!(slowness.grace, millis(1_000));
+    }
+
+    #[test]
+    fn of_many_items_at_once_not_each_is_waited_for_and_in_the_end_the_input_is_quick() {
+        let mut slowness = Slowness::default();
+        for _ in 0..2 {
+            slowness.is_slow(Duration::from_secs(8), Duration::from_millis(300));
+        }
+        slowness.is_quick();
+        assert_eq!(slowness.grace, Duration::from_millis(20));
+        for _ in 1..QUICK_TIMES {
+            slowness.is_quick();
+        }
+        assert_eq!(slowness.usual, Duration::from_secs(8));
+        slowness.is_quick();
+        assert!(!slowness.has_grace() && slowness.usual.is_zero());
     }
 }

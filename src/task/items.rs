@@ -68,14 +68,15 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         }
     }
 
-    /// Whether the iterator runs no code but the standard library's, and has all its items at hand, so that it is quick and waits for
-    /// nobody.
+    /// Whether to pull an item and to encode it runs no code but the standard library's and ours, so that it is quick and waits for
+    /// nobody: numbers of a range or a vector.
     pub(crate) fn is_at_hand(&self) -> bool {
         // The names of types are the same where these are, whatever they are.
         let name = type_name::<I>();
-        name == type_name::<vec::IntoIter<I::Item>>()
+        let is_known = name == type_name::<vec::IntoIter<I::Item>>()
             || name == type_name::<Range<I::Item>>()
-            || name == type_name::<RangeInclusive<I::Item>>()
+            || name == type_name::<RangeInclusive<I::Item>>();
+        is_known && plain::number_size::<I::Item>().is_some()
     }
 
     /// How long a piece of the last batch took at most, as far as that was looked at.
@@ -439,7 +440,9 @@ mod tests {
     fn items_are_at_hand_where_nobodys_code_is_asked_for_them() {
         assert!(Items::new(0..3u8).is_at_hand());
         assert!(Items::new(0..=3u64).is_at_hand());
-        assert!(Items::new(vec!["a".to_owned()].into_iter()).is_at_hand());
+        assert!(Items::new(vec![1i128].into_iter()).is_at_hand());
+        // These may be encoded by code of the user's.
+        assert!(!Items::new(vec![(1u8, "a".to_owned())].into_iter()).is_at_hand());
         assert!(!Items::new((0..3u8).map(|n| n + 1)).is_at_hand());
         assert!(!Items::new(vec![1u8].into_iter().inspect(|_| {})).is_at_hand());
         assert!(!Items::new((0..3u8).filter(|_| true)).is_at_hand());
