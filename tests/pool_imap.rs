@@ -241,6 +241,26 @@ each_method!(what_a_slow_input_has_brought_is_not_held_back, |method| {
 });
 
 each_method!(
+    results_keep_up_with_an_input_of_some_milliseconds,
+    |method| {
+        let pool = pool(method, 2);
+        pool.map(0..100_000, successor).unwrap();
+        let (received, behind) = (Cell::new(0), Cell::new(0));
+        let items = (0..200).inspect(|&item| {
+            behind.set(behind.get().max(item - received.get()));
+            thread::sleep(Duration::from_millis(5));
+        });
+        for result in pool.imap(items, successor) {
+            received.set(result.unwrap());
+        }
+        assert_eq!(received.get(), 200);
+        // Two or three; a machine that is busy may be late.
+        let behind = behind.get();
+        assert!(behind < 25, "{behind} results waited for further items");
+    }
+);
+
+each_method!(
     what_came_at_once_does_not_wait_for_what_comes_later,
     |method| {
         let pool = pool(method, 2);

@@ -58,8 +58,8 @@ impl Pool {
 
     /// Runs `f` on each item and iterates over the outcomes in the order of the items. Blocks only while the next one is
     /// not there, and in `items`; goes on after a failure. Items are pulled as results are taken, so an endless input is no problem.
-    /// One that again and again takes 10 ms or more for an item is asked for the next one when what it gave before has been
-    /// handed out, if that takes no longer than an eighth of the time that it took; of many items that it gives at once, what is done
+    /// One that takes 10 ms or more for an item is asked for the next one when what it gave before has been handed out, if that takes no
+    /// longer than an eighth of the time that it took; of many items that it gives at once, those first ones (64 at most) that are done
     /// within 20 ms. With [`in_flight`](crate::Job::in_flight) so many are pulled first in any case.
     ///
     /// # Examples

@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 
 /// How long a caller may be busy with results before the workers are looked after in between.
 const UNATTENDED: Duration = Duration::from_micros(100);
-/// How often an input has to be slow before it counts as a slow one, and how often quick in a row before it is one no more, until it is
-/// slow again.
-const SLOW_TIMES: u32 = 2;
+/// How often an input has to be quick, in a row, before it is a slow one no more, until it is slow again.
 const QUICK_TIMES: u32 = 64;
 /// It is waited no longer than so many times what an item takes, and that is taken to be so much at least. Where many items come at
 /// once, it is taken to be no more, either.
@@ -84,9 +82,9 @@ struct Stream<'pool> {
 /// the time that the input has let us wait, an eighth may be spent on waiting for outcomes before it is asked again.
 #[derive(Debug, Default)]
 struct Slowness {
-    /// How often it was slow. Once may have been by chance.
-    times: u32,
-    /// How long it took when it was slow last.
+    /// How long a piece of the last batch took.
+    last: Duration,
+    /// How long one took when the input was slow last.
     usual: Duration,
     /// How often it has been quick since then.
     quick_times: u32,
@@ -95,28 +93,36 @@ struct Slowness {
 }
 
 impl Slowness {
-    /// Learns that the last pull took so long. Nor is it waited much longer than an item is believed to take: one may take for ever.
-    fn is_slow(&mut self, took: Duration, item_takes: Duration) {
-        self.usual = took;
-        self.quick_times = 0;
-        self.times = self.times.saturating_add(1);
-        if self.times >= SLOW_TIMES {
-            let most = item_takes.max(GRACE_ITEM).saturating_mul(GRACE_ITEMS);
-            self.grace = (took / 8).min(most);
-        }
-    }
-
-    /// Learns that it did not. When many come at once, the workers are to have them at once.
-    fn is_quick(&mut self) {
-        self.grace = self.grace.min(GRACE_ITEM * GRACE_ITEMS);
-        self.quick_times = self.quick_times.saturating_add(1);
-        if self.quick_times > QUICK_TIMES {
-            (self.usual, self.grace) = (Duration::ZERO, Duration::ZERO);
+    /// Learns from a pull, and from what an item is believed to take.
+    fn learn(&mut self, pulled: Pulled, item_takes: impl FnOnce() -> Duration) {
+        self.last = pulled.longest;
+        if pulled.is_slow() {
+            (self.usual, self.quick_times) = (self.last, 0);
+            // No item is waited for much longer than others take: one may take for ever.
+            let most = item_takes().max(GRACE_ITEM).saturating_mul(GRACE_ITEMS);
+            self.grace = (self.usual / 8).min(most);
+        } else {
+            // When many come at once, the workers are to have them at once.
+            self.grace = self.grace.min(GRACE_ITEM * GRACE_ITEMS);
+            self.quick_times = self.quick_times.saturating_add(1);
+            if self.quick_times > QUICK_TIMES {
+                (self.usual, self.grace) = (Duration::ZERO, Duration::ZERO);
+            }
         }
     }
 
     fn has_grace(&self) -> bool {
         !self.grace.is_zero()
+    }
+
+    /// Whether it has been slow not long ago.
+    fn is_slow(&self) -> bool {
+        !self.usual.is_zero()
+    }
+
+    /// How long the next item may take.
+    fn expected(&self) -> Duration {
+        self.usual.max(self.last)
     }
 }
 
@@ -192,7 +198,7 @@ impl<'pool> Stream<'pool> {
     fn attend(&mut self, patience: Patience, take: impl FnMut(usize, Outcome)) {
         self.attended = Instant::now();
         self.take_turns(patience, take);
-        if !self.slowness.usual.is_zero() {
+        if self.slowness.expected() > UNATTENDED {
             // What the input took is not the time of whoever takes outcomes.
             self.attended = Instant::now();
         }
@@ -264,7 +270,7 @@ impl<'pool> Stream<'pool> {
         else {
             return false;
         };
-        let items_max = if self.slowness.has_grace() {
+        let items_max = if self.slowness.is_slow() {
             // What is pulled is not to wait for what may not come.
             items_max.min(job.piece_items())
         } else {
@@ -273,11 +279,7 @@ impl<'pool> Stream<'pool> {
         match source.produce(&job, items_max) {
             Some(Ok(pulled)) => {
                 self.submitted += pulled.count;
-                if pulled.is_slow() {
-                    self.slowness.is_slow(pulled.longest, job.item_takes());
-                } else {
-                    self.slowness.is_quick();
-                }
+                self.slowness.learn(pulled, || job.item_takes());
                 self.looks_first = self.unseen.is_enough(pulled) || self.slowness.has_grace();
                 self.state = State::Open { job, source };
                 false
@@ -319,13 +321,14 @@ impl<'pool> Stream<'pool> {
     fn attend_in_between(&mut self, has_some: bool, take: impl FnMut(usize, Outcome)) {
         let away = self.attended.elapsed();
         if let State::Open { job, .. } = &self.state {
-            // Who takes outcomes more slowly than a slow input gives items asks for these in between: the workers are not to idle. Not
+            // Who takes outcomes more slowly than the input gives items asks for these in between: the workers are not to idle. Not
             // where they are done with each item long before the next one comes.
-            let Slowness { usual, grace, .. } = self.slowness;
+            let Slowness { grace, .. } = self.slowness;
+            let expected = self.slowness.expected();
             self.looks_first = if has_some {
-                away < usual || (!grace.is_zero() && job.item_takes() <= grace)
+                away < expected || (!grace.is_zero() && job.item_takes() <= grace)
             } else {
-                self.looks_first || !usual.is_zero()
+                self.looks_first || expected > UNATTENDED
             };
         }
         self.attend(Patience::Now, take);
@@ -463,36 +466,47 @@ impl<R> fmt::Debug for ImapUnordered<'_, R> {
 mod tests {
     use super::*;
 
+    fn pulled(longest: Duration) -> Pulled {
+        Pulled {
+            count: 1,
+            took: longest,
+            longest,
+        }
+    }
+
     #[test]
     fn a_slow_input_leaves_an_eighth_of_its_time_for_what_an_item_takes() {
         let millis = Duration::from_millis;
         let mut slowness = Slowness::default();
-        slowness.is_slow(millis(80), millis(5));
-        assert!(!slowness.has_grace(), "once is by chance");
-        slowness.is_slow(millis(80), millis(5));
-        assert_eq!(slowness.grace, millis(10));
+        slowness.learn(pulled(millis(9)), || millis(5));
+        assert!(!slowness.has_grace() && !slowness.is_slow());
+        assert_eq!(slowness.expected(), millis(9));
+        let mut grace = |took, item_takes| {
+            slowness.learn(pulled(millis(took)), || millis(item_takes));
+            slowness.grace
+        };
+        assert_eq!(grace(80, 5), millis(10));
         // No item is waited for much longer than the others take, and nothing is known at first.
-        slowness.is_slow(millis(80_000), millis(5));
-        assert_eq!(slowness.grace, millis(100));
-        slowness.is_slow(millis(80_000), Duration::ZERO);
-        assert_eq!(slowness.grace, millis(20));
-        slowness.is_slow(millis(8_000), millis(300));
-        assert_eq!(slowness.grace, millis(1_000));
+        assert_eq!(grace(80_000, 5), millis(100));
+        assert_eq!(grace(80_000, 0), millis(20));
+        assert_eq!(grace(8_000, 300), millis(1_000));
     }
 
     #[test]
     fn of_many_items_at_once_not_each_is_waited_for_and_in_the_end_the_input_is_quick() {
         let mut slowness = Slowness::default();
-        for _ in 0..2 {
-            slowness.is_slow(Duration::from_secs(8), Duration::from_millis(300));
-        }
-        slowness.is_quick();
+        let quick = pulled(Duration::from_micros(1));
+        slowness.learn(pulled(Duration::from_secs(8)), || {
+            Duration::from_millis(300)
+        });
+        slowness.learn(quick, || Duration::ZERO);
         assert_eq!(slowness.grace, Duration::from_millis(20));
         for _ in 1..QUICK_TIMES {
-            slowness.is_quick();
+            slowness.learn(quick, || Duration::ZERO);
         }
-        assert_eq!(slowness.usual, Duration::from_secs(8));
-        slowness.is_quick();
-        assert!(!slowness.has_grace() && slowness.usual.is_zero());
+        assert_eq!(slowness.expected(), Duration::from_secs(8));
+        slowness.learn(quick, || Duration::ZERO);
+        assert!(!slowness.has_grace() && !slowness.is_slow());
+        assert_eq!(slowness.expected(), quick.longest);
     }
 }
