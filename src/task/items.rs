@@ -124,8 +124,8 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 break;
             }
         }
-        (self.unwatched, self.longest) = watch.end();
         let count = numbers.len();
+        (self.unwatched, self.longest) = watch.end(count);
         self.pulled += count;
         match plain::take_raw(&mut Some(numbers)) {
             Some(numbers) if count > 0 => Produced::Batch {
@@ -172,7 +172,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 break;
             }
         }
-        (self.unwatched, self.longest) = watch.end();
+        (self.unwatched, self.longest) = watch.end(frames.count());
         if frames.count() == 0 {
             Produced::Exhausted
         } else {
@@ -205,7 +205,8 @@ impl<I: Iterator<Item: Portable>> Items<I> {
 struct Watch {
     piece_items: usize,
     unwatched: usize,
-    /// With how many items it is looked next.
+    /// With how many items it was looked last, and is next.
+    seen: usize,
     next: usize,
     /// When the batch was begun, and when it was looked last; a batch of one piece needs no look.
     since: Option<(Instant, Instant)>,
@@ -217,6 +218,7 @@ impl Watch {
         let mut watch = Watch {
             piece_items,
             unwatched,
+            seen: 0,
             next: 0,
             since: (items_max > piece_items)
                 .then(Instant::now)
@@ -239,13 +241,18 @@ impl Watch {
     #[cold]
     fn is_over(&mut self) -> bool {
         let has_taken_long = self.look().is_some_and(|taken| taken >= LONG);
+        self.seen = self.next;
         self.go_on();
         has_taken_long
     }
 
-    /// Returns how many items of the next batch are to be pulled before its first look, and the longest time between two.
-    fn end(mut self) -> (usize, Option<Duration>) {
-        self.look();
+    /// The batch ends, with so many items. Returns how many of the next one are to be pulled before its first look, and the longest time
+    /// between two.
+    fn end(mut self, count: usize) -> (usize, Option<Duration>) {
+        // Where none was pulled since the last look, nothing is learnt.
+        if count > self.seen {
+            self.look();
+        }
         (self.unwatched, self.since.map(|_| self.longest))
     }
 
