@@ -248,6 +248,7 @@ each_method!(
         let (received, behind) = (Cell::new(0), Cell::new(0));
         let items = (0..200).inspect(|&item| {
             behind.set(behind.get().max(item - received.get()));
+            // Only time tells that an input is slow.
             thread::sleep(Duration::from_millis(5));
         });
         for result in pool.imap(items, successor) {
@@ -292,6 +293,7 @@ each_method!(
         pool.map(0..100_000, successor).unwrap();
         let pulled = Cell::new(0);
         let items = (0..).map(|item| {
+            // Only time tells that an input is slow.
             thread::sleep(Duration::from_millis(5));
             pulled.set(pulled.get() + 1);
             if item == 3 { u64::MAX } else { item }

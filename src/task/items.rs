@@ -405,6 +405,7 @@ mod tests {
 
     #[test]
     fn what_a_slow_iterator_has_given_does_not_wait_for_more_than_a_piece() {
+        // Only time tells that it is slow.
         let slowly = |_: &u64| std::thread::sleep(LONG);
         let mut numbers = Items::new((0..).inspect(slowly));
         let mut texts = Items::new((0..).inspect(slowly).map(|n| n.to_string()));
@@ -429,6 +430,7 @@ mod tests {
         // Also where a batch is smaller than what is pulled without a look.
         for items_max in [3, 2 * UNWATCHED_MAX] {
             let is_slow = std::cell::Cell::new(false);
+            // Only time tells that it is slow.
             let mut items = Items::new((0..1000u64).inspect(|_| {
                 if is_slow.get() {
                     std::thread::sleep(LONG);
