@@ -269,3 +269,34 @@ fn a_partys_deadline_an_abort_and_a_death_break_the_barrier_for_all() {
         mine.join().unwrap();
     });
 }
+
+#[test]
+fn a_reset_is_told_to_all_of_a_round_or_to_none() {
+    explore(WHOLE, || {
+        let barrier = Barrier::new(2).unwrap();
+        let (one, two) = (barrier.clone(), barrier.clone());
+        let waiters = [
+            start(2, move || one.wait_timeout(SOME_TIME).is_ok()),
+            start(3, move || two.wait_timeout(SOME_TIME).is_ok()),
+        ];
+        barrier.reset();
+        let [one, two] = waiters.map(|waiter| waiter.join().unwrap());
+        assert_eq!(one, two);
+    });
+    with_each_death(WHOLE, |at| {
+        let barrier = Barrier::new(2).unwrap();
+        let other = barrier.clone();
+        let early = start(2, move || other.wait_timeout(SOME_TIME).is_ok());
+        let other = barrier.clone();
+        let doomed = start_doomed(3, at, move || other.reset());
+        assert!(!early.join().unwrap(), "nobody else came");
+        doomed.join();
+        // A deadline that was over after a reset has broken the barrier anew.
+        if !barrier.is_broken() {
+            let other = barrier.clone();
+            let other = start(4, move || other.wait().is_ok());
+            assert!(barrier.wait().is_ok());
+            assert!(other.join().unwrap());
+        }
+    });
+}

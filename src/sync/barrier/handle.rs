@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::shm::Slot;
 use crate::sync::barrier::broken::{BarrierError, BarrierWaitResult, Broken};
 use crate::sync::barrier::rounds::{
-    CAUSE, CAUSE_SHIFT, COME, PARTIES_MAX, RESETS, Rounds, cause_of, next_round,
+    CAUSE, COME, PARTIES_MAX, Rounds, broken_by, cause_of, is_reset, next_round, round_of,
 };
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -119,15 +119,10 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn abort(&self) {
-        let cause = (Broken::Aborted as u64) << CAUSE_SHIFT;
         self.rounds.move_on(|seen| {
-            if self.rounds.is_complete(seen) {
-                Some(next_round(seen) | cause)
-            } else if seen & CAUSE == 0 {
-                Some(seen & !COME | cause)
-            } else {
-                None
-            }
+            let is_over = self.rounds.is_complete(seen) || is_reset(seen);
+            let of = if is_over { next_round(seen) } else { seen };
+            (of & CAUSE == 0).then(|| broken_by(of, Broken::Aborted))
         });
     }
 
@@ -143,10 +138,18 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn reset(&self) {
-        // Before the round is left: who finds it left finds this as well.
-        self.rounds.at(RESETS).fetch_add(1, Ordering::AcqRel);
-        step!("barrier::reset::counted");
-        self.rounds.move_on(|seen| Some(next_round(seen)));
+        let seen = self.rounds.move_on(|seen| {
+            if self.rounds.is_complete(seen) {
+                Some(next_round(seen))
+            } else {
+                // From there on nobody can complete it, so that what is noted of it is true when it is left.
+                (seen & CAUSE == 0).then(|| broken_by(seen, Broken::Reset))
+            }
+        });
+        step!("barrier::reset::broken");
+        if !self.rounds.is_complete(seen) {
+            self.rounds.leave_broken(round_of(seen));
+        }
     }
 
     /// Returns how many parties a round needs.
@@ -187,7 +190,8 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn is_broken(&self) -> bool {
-        self.rounds.deciding().load(Ordering::Acquire) & CAUSE != 0
+        let seen = self.rounds.deciding().load(Ordering::Acquire);
+        seen & CAUSE != 0 && !is_reset(seen)
     }
 }
 

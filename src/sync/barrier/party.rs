@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sync::barrier::broken::{BarrierError, BarrierWaitResult, Broken};
-use crate::sync::barrier::rounds::{COME, RESETS, Rounds, armed, cause_of, next_round, round_of};
+use crate::sync::barrier::rounds::{COME, Rounds, armed, cause_of, is_reset, next_round, round_of};
 use crate::sys::atomic::Ordering;
 use crate::sys::clock;
 use crate::sys::futex::{self, WATCHED_MAX, Watched};
@@ -16,26 +16,22 @@ thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
 }
 
-/// A round in which one has come, and how many resets there had been before it came.
-#[derive(Clone, Copy, Debug)]
-struct Coming {
-    round: u64,
-    resets: u64,
-}
-
 impl Rounds {
     pub(crate) fn wait_until(&self, deadline: Deadline) -> Result<BarrierWaitResult, BarrierError> {
         let seat = self.sit_down();
         step!("barrier::come::seated");
         let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
-        let (coming, index, _pending) = loop {
-            let resets = self.at(RESETS).load(Ordering::Acquire);
+        let (round, index, _pending) = loop {
             let seen = self.deciding().load(Ordering::Acquire);
+            if is_reset(seen) {
+                // Who resets it may have died before it could leave the round.
+                self.leave_broken(round_of(seen));
+                continue;
+            }
             if let Some(cause) = cause_of(seen) {
                 return Err(BarrierError { cause });
             }
             let base = if self.is_complete(seen) {
-                self.note_completed(round_of(seen));
                 next_round(seen)
             } else {
                 seen
@@ -71,29 +67,28 @@ impl Rounds {
                     index: come as usize,
                 });
             }
-            break (Coming { round, resets }, come as usize, pending);
+            break (round, come as usize, pending);
         };
         step!("barrier::come::waits");
-        self.wait_for_round(coming, deadline)
+        self.wait_for_round(round, deadline)
             .map(|()| BarrierWaitResult { index })
     }
 
     /// Waits until the round is over in which this one came.
-    fn wait_for_round(&self, coming: Coming, deadline: Deadline) -> Result<(), BarrierError> {
-        let Coming { round, .. } = coming;
+    fn wait_for_round(&self, round: u64, deadline: Deadline) -> Result<(), BarrierError> {
         if limits::processors() >= self.parties {
-            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(coming).is_some()));
+            SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(round).is_some()));
         }
         let mut slept_since = None;
         let outcome = loop {
-            if let Some(outcome) = self.outcome(coming) {
+            if let Some(outcome) = self.outcome(round) {
                 break outcome;
             }
             self.arm_gate(round);
             step!("barrier::wait::armed");
             // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
             let seen = self.deciding().load(Ordering::Acquire);
-            if self.outcome(coming).is_some() {
+            if self.outcome(round).is_some() {
                 continue;
             }
             if self.is_any_dead(round) {
@@ -122,23 +117,16 @@ impl Rounds {
     }
 
     /// What became of the round in which one came, if it is over.
-    fn outcome(&self, coming: Coming) -> Option<Result<(), Broken>> {
+    fn outcome(&self, round: u64) -> Option<Result<(), Broken>> {
         let seen = self.deciding().load(Ordering::Acquire);
-        let Coming { round, resets } = coming;
-        if round_of(seen) == round {
-            if let Some(cause) = cause_of(seen) {
-                return Some(Err(cause));
-            }
-            return self.is_complete(seen).then_some(Ok(()));
-        }
-        // Without a reset, a round is left only when it is complete.
-        let is_complete = self.at(RESETS).load(Ordering::Acquire) == resets
-            || self.completed(round).load(Ordering::Acquire) == round + 1;
-        Some(if is_complete {
-            Ok(())
+        let cause = if round_of(seen) != round {
+            self.cause_noted(round)
+        } else if self.is_complete(seen) {
+            None
         } else {
-            Err(Broken::Reset)
-        })
+            Some(cause_of(seen)?)
+        };
+        Some(cause.map_or(Ok(()), Err))
     }
 
     /// Sleeps until the round may be over, or somebody of it may have died. False when the deadline has passed.

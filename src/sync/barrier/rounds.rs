@@ -9,18 +9,18 @@ use crate::sys::futex;
 use crate::sys::part::Part;
 use crate::sys::robust::{Word, pending_on};
 use crate::sys::step::step;
+use std::cmp::Ordering as Ordinal;
 
 pub(crate) const PARTIES_MAX: usize = 8000;
-/// How many rounds back a slow waiter still learns what became of its own.
-const COMPLETED_RING: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
+/// How many rounds back a slow waiter surely learns what became of its own.
+const BROKEN_RING: u64 = if cfg!(all(test, loom)) { 2 } else { 64 };
 const GATES: u64 = if cfg!(all(test, loom)) { 2 } else { 16 };
 
 // Places.
 const DECIDING: usize = 0;
-pub(crate) const RESETS: usize = 8;
 const WAKE: usize = 16;
-const COMPLETED: usize = 64;
-const GATE: usize = COMPLETED + COMPLETED_RING as usize * 8;
+const BROKEN: usize = 64;
+const GATE: usize = BROKEN + BROKEN_RING as usize * 8;
 const SEATS: usize = GATE + GATES as usize * Word::LEN;
 /// A seat has a line of its own: a word, and the label behind it.
 const SEAT: usize = 64;
@@ -28,7 +28,7 @@ const LABEL: usize = Word::LEN;
 
 // The deciding word. Its 48 bits of rounds last a year, at ten million rounds a second.
 pub(crate) const COME: u64 = (1 << 13) - 1;
-pub(crate) const CAUSE_SHIFT: u32 = 13;
+const CAUSE_SHIFT: u32 = 13;
 pub(crate) const CAUSE: u64 = 7 << CAUSE_SHIFT;
 const ROUND_SHIFT: u32 = 16;
 
@@ -54,14 +54,14 @@ impl Rounds {
         Some(Rounds { slot, parties })
     }
 
-    /// Changes the deciding word as `next` says, and ends the round that it leaves.
-    pub(crate) fn move_on(&self, next: impl Fn(u64) -> Option<u64>) {
+    /// Changes the deciding word as `next` says, and ends the round that it breaks or leaves. Returns what the word was.
+    pub(crate) fn move_on(&self, next: impl Fn(u64) -> Option<u64>) -> u64 {
         loop {
             let seen = self.deciding().load(Ordering::Acquire);
-            let Some(to) = next(seen) else { return };
+            let Some(to) = next(seen) else { return seen };
             let round = round_of(seen);
-            if self.is_complete(seen) {
-                self.note_completed(round);
+            if round_of(to) != round {
+                self.note(seen);
             }
             let _pending = pending_on(self.slot.mapping(), self.gate_offset(round));
             let changed =
@@ -69,7 +69,8 @@ impl Rounds {
                     .compare_exchange(seen, to, Ordering::AcqRel, Ordering::Relaxed);
             if changed.is_ok() {
                 step!("barrier::move::changed");
-                return self.open_gate(round);
+                self.open_gate(round);
+                return seen;
             }
         }
     }
@@ -78,13 +79,35 @@ impl Rounds {
     pub(crate) fn break_round(&self, round: u64, cause: Broken) {
         self.move_on(|seen| {
             let goes_on = round_of(seen) == round && seen & CAUSE == 0;
-            (goes_on && !self.is_complete(seen))
-                .then_some(seen & !COME | (cause as u64) << CAUSE_SHIFT)
+            (goes_on && !self.is_complete(seen)).then_some(broken_by(seen, cause))
         });
     }
 
-    pub(crate) fn note_completed(&self, round: u64) {
-        self.completed(round).fetch_max(round + 1, Ordering::AcqRel);
+    /// Leaves that round if it is broken, for the next one, which is whole.
+    pub(crate) fn leave_broken(&self, round: u64) {
+        self.move_on(|seen| {
+            (round_of(seen) == round && seen & CAUSE != 0).then_some(next_round(seen))
+        });
+    }
+
+    /// Before a round is left: notes that it broke, if it did, and why. Nothing else happens to a broken round than that it is left.
+    fn note(&self, seen: u64) {
+        if seen & CAUSE != 0 {
+            let round = round_of(seen);
+            self.broken(round).fetch_max(seen & !COME, Ordering::AcqRel);
+            step!("barrier::move::noted");
+        }
+    }
+
+    /// Why a round broke that has been left; nothing, if it was complete.
+    pub(crate) fn cause_noted(&self, round: u64) -> Option<Broken> {
+        let noted = self.broken(round).load(Ordering::Acquire);
+        match round_of(noted).cmp(&round) {
+            Ordinal::Less => None,
+            Ordinal::Equal => cause_of(noted),
+            // One broke that came dozens of rounds later, and was left: that was a reset.
+            Ordinal::Greater => Some(Broken::Reset),
+        }
     }
 
     pub(crate) fn arm_gate(&self, round: u64) {
@@ -155,8 +178,8 @@ impl Rounds {
         self.at(DECIDING)
     }
 
-    pub(crate) fn completed(&self, round: u64) -> &AtomicU64 {
-        self.at(COMPLETED + (round % COMPLETED_RING) as usize * 8)
+    fn broken(&self, round: u64) -> &AtomicU64 {
+        self.at(BROKEN + (round % BROKEN_RING) as usize * 8)
     }
 
     pub(crate) fn gate_offset(&self, round: u64) -> usize {
@@ -190,8 +213,18 @@ pub(crate) fn round_of(deciding: u64) -> u64 {
     deciding >> ROUND_SHIFT
 }
 
+/// The deciding word of a round, broken.
+pub(crate) fn broken_by(seen: u64, cause: Broken) -> u64 {
+    seen & !(COME | CAUSE) | (cause as u64) << CAUSE_SHIFT
+}
+
 pub(crate) fn next_round(seen: u64) -> u64 {
     round_of(seen).wrapping_add(1) << ROUND_SHIFT
+}
+
+/// Whether a reset has broken the round, which who comes is to leave.
+pub(crate) fn is_reset(deciding: u64) -> bool {
+    cause_of(deciding) == Some(Broken::Reset)
 }
 
 pub(crate) fn cause_of(seen: u64) -> Option<Broken> {
