@@ -1,26 +1,19 @@
 //! [`Imap`] and [`ImapUnordered`]: results as an iterator, while items are pulled as they are wanted.
 
 use crate::error::TaskError;
+use crate::pool::attendance::{Attendance, UNATTENDED};
 use crate::pool::call::Event;
 use crate::pool::driver::Driver;
 use crate::pool::lead::Patience;
 use crate::pool::opened::{Input, Opened, Pulled, Spec, Unseen};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::pool::plan::{Supply, Turn};
+use crate::pool::slowness::Slowness;
 use crate::task::{Items, Portable};
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
-
-/// How long a caller may be busy with results before the workers are looked after in between.
-const UNATTENDED: Duration = Duration::from_micros(100);
-/// How often an input has to be quick, in a row, before it is a slow one no more, until it is slow again.
-const QUICK_TIMES: u32 = 64;
-/// It is waited no longer than so many times what an item takes, and that is taken to be so much at least. Where many items come at
-/// once, it is taken to be no more, either.
-const GRACE_ITEMS: u32 = 20;
-const GRACE_ITEM: Duration = Duration::from_millis(1);
+use std::time::Instant;
 
 /// Iterates over the results of a job in the order of its items; made by [`Pool::imap`](crate::Pool::imap).
 ///
@@ -71,59 +64,11 @@ struct Stream<'pool> {
     /// Items that were submitted, and those whose outcomes the caller has.
     submitted: usize,
     yielded: usize,
-    attended: Instant,
+    attendance: Attendance,
     unseen: Unseen,
     /// Whether to look for outcomes before more items are pulled.
     looks_first: bool,
     slowness: Slowness,
-}
-
-/// What a slow input is met with. The next item may take as long as the last one, or never come; and whoever asks for it blocks. So of
-/// the time that the input has let us wait, an eighth may be spent on waiting for outcomes before it is asked again.
-#[derive(Debug, Default)]
-struct Slowness {
-    /// How long a piece of the last batch took.
-    last: Duration,
-    /// How long one took when the input was slow last.
-    usual: Duration,
-    /// How often it has been quick since then.
-    quick_times: u32,
-    /// What is left of the eighth.
-    grace: Duration,
-}
-
-impl Slowness {
-    /// Learns from a pull, and from what an item is believed to take.
-    fn learn(&mut self, pulled: Pulled, item_takes: impl FnOnce() -> Duration) {
-        self.last = pulled.longest;
-        if pulled.is_slow() {
-            (self.usual, self.quick_times) = (self.last, 0);
-            // No item is waited for much longer than others take: one may take for ever.
-            let most = item_takes().max(GRACE_ITEM).saturating_mul(GRACE_ITEMS);
-            self.grace = (self.usual / 8).min(most);
-        } else {
-            // When many come at once, the workers are to have them at once.
-            self.grace = self.grace.min(GRACE_ITEM * GRACE_ITEMS);
-            self.quick_times = self.quick_times.saturating_add(1);
-            if self.quick_times > QUICK_TIMES {
-                (self.usual, self.grace) = (Duration::ZERO, Duration::ZERO);
-            }
-        }
-    }
-
-    fn has_grace(&self) -> bool {
-        !self.grace.is_zero()
-    }
-
-    /// Whether it has been slow not long ago.
-    fn is_slow(&self) -> bool {
-        !self.usual.is_zero()
-    }
-
-    /// How long the next item may take.
-    fn expected(&self) -> Duration {
-        self.usual.max(self.last)
-    }
 }
 
 enum State<'pool> {
@@ -177,7 +122,7 @@ impl<'pool> Stream<'pool> {
             state,
             submitted: 0,
             yielded: 0,
-            attended: Instant::now(),
+            attendance: Attendance::now(),
             unseen: Unseen::default(),
             looks_first: false,
             slowness: Slowness::default(),
@@ -196,11 +141,11 @@ impl<'pool> Stream<'pool> {
     /// Submits what the workers want and takes in what they have sent. Waits, if asked to, until there is an outcome. Where the
     /// iterator is slow, what is there already does not wait for what the workers want.
     fn attend(&mut self, patience: Patience, take: impl FnMut(usize, Outcome)) {
-        self.attended = Instant::now();
+        self.attendance = Attendance::now();
         self.take_turns(patience, take);
         if self.slowness.expected() > UNATTENDED {
             // What the input took is not the time of whoever takes outcomes.
-            self.attended = Instant::now();
+            self.attendance = Attendance::now();
         }
     }
 
@@ -213,9 +158,8 @@ impl<'pool> Stream<'pool> {
                         job.turn(Supply::None, patience)
                     } else {
                         let start = Instant::now();
-                        let turn = job.look(self.slowness.grace);
-                        let left = self.slowness.grace.saturating_sub(start.elapsed());
-                        self.slowness.grace = left;
+                        let turn = job.look(self.slowness.grace());
+                        self.slowness.spend(start.elapsed());
                         turn
                     };
                     let has_none = matches!(turn, Turn::Nothing);
@@ -312,19 +256,13 @@ impl<'pool> Stream<'pool> {
         }
     }
 
-    /// Whether the workers have been left alone for long.
-    fn is_due(&self) -> bool {
-        self.attended.elapsed() > UNATTENDED
-    }
-
     /// Looks after workers that have been left alone for long; whether outcomes are there to be handed out says `has_some`.
     fn attend_in_between(&mut self, has_some: bool, take: impl FnMut(usize, Outcome)) {
-        let away = self.attended.elapsed();
+        let away = self.attendance.away();
         if let State::Open { job, .. } = &self.state {
             // Who takes outcomes more slowly than the input gives items asks for these in between: the workers are not to idle. Not
             // where they are done with each item long before the next one comes.
-            let Slowness { grace, .. } = self.slowness;
-            let expected = self.slowness.expected();
+            let (grace, expected) = (self.slowness.grace(), self.slowness.expected());
             self.looks_first = if has_some {
                 away < expected || (!grace.is_zero() && job.item_takes() <= grace)
             } else {
@@ -357,7 +295,7 @@ impl<R: Portable> Iterator for Imap<'_, R> {
         let Imap {
             stream, ordered, ..
         } = self;
-        if stream.is_due() {
+        if stream.attendance.is_due() {
             stream.attend_in_between(ordered.has_next(), |item, outcome| {
                 ordered.put(item, outcome);
             });
@@ -416,7 +354,7 @@ impl<R: Portable> Iterator for ImapUnordered<'_, R> {
 
     /// Waits for an outcome. A failure is its item's alone: the next call goes on.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.stream.is_due() {
+        if self.stream.attendance.is_due() {
             let ImapUnordered { stream, there, .. } = self;
             stream.attend_in_between(!there.is_empty(), |item, outcome| {
                 there.push_back((item, outcome));
@@ -459,54 +397,5 @@ impl<R> fmt::Debug for ImapUnordered<'_, R> {
         f.debug_struct("ImapUnordered")
             .field("stream", &self.stream)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pulled(longest: Duration) -> Pulled {
-        Pulled {
-            count: 1,
-            took: longest,
-            longest,
-        }
-    }
-
-    #[test]
-    fn a_slow_input_leaves_an_eighth_of_its_time_for_what_an_item_takes() {
-        let millis = Duration::from_millis;
-        let mut slowness = Slowness::default();
-        slowness.learn(pulled(millis(9)), || millis(5));
-        assert!(!slowness.has_grace() && !slowness.is_slow());
-        assert_eq!(slowness.expected(), millis(9));
-        let mut grace = |took, item_takes| {
-            slowness.learn(pulled(millis(took)), || millis(item_takes));
-            slowness.grace
-        };
-        assert_eq!(grace(80, 5), millis(10));
-        // No item is waited for much longer than the others take, and nothing is known at first.
-        assert_eq!(grace(80_000, 5), millis(100));
-        assert_eq!(grace(80_000, 0), millis(20));
-        assert_eq!(grace(8_000, 300), millis(1_000));
-    }
-
-    #[test]
-    fn of_many_items_at_once_not_each_is_waited_for_and_in_the_end_the_input_is_quick() {
-        let mut slowness = Slowness::default();
-        let quick = pulled(Duration::from_micros(1));
-        slowness.learn(pulled(Duration::from_secs(8)), || {
-            Duration::from_millis(300)
-        });
-        slowness.learn(quick, || Duration::ZERO);
-        assert_eq!(slowness.grace, Duration::from_millis(20));
-        for _ in 1..QUICK_TIMES {
-            slowness.learn(quick, || Duration::ZERO);
-        }
-        assert_eq!(slowness.expected(), Duration::from_secs(8));
-        slowness.learn(quick, || Duration::ZERO);
-        assert!(!slowness.has_grace() && !slowness.is_slow());
-        assert_eq!(slowness.expected(), quick.longest);
     }
 }

@@ -27,6 +27,8 @@ mod driver;
 mod ordered;
 mod result;
 mod opened;
+mod slowness;
+mod attendance;
 mod imap;
 mod job;
 mod verbs;

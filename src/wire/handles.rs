@@ -26,9 +26,12 @@ const NO_SCOPE: &str = "a handle means something to processes of this program on
 const NO_DESCRIPTOR: &str = "a handle came without its descriptors: this process may open no more (RLIMIT_NOFILE), too many \
                              were on their way at once, or what sent it has gone wrong";
 
-/// What rides along with one encoded value.
+/// What rides along with one encoded value; most have nothing.
 #[derive(Default)]
-pub(crate) struct Enclosed {
+pub(crate) struct Enclosed(Option<Box<Contents>>);
+
+#[derive(Default)]
+struct Contents {
     descriptors: Vec<Arc<SharedFd>>,
     undo: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -45,18 +48,32 @@ thread_local! {
 
 impl Enclosed {
     /// The descriptors, while it is not certain yet that the value leaves.
+    #[inline]
     pub(crate) fn descriptors(&self) -> &[Arc<SharedFd>] {
-        &self.descriptors
+        self.0
+            .as_deref()
+            .map_or(&[], |contents| &contents.descriptors)
     }
 
     /// The value has left: what moved with it does not come back.
-    pub(crate) fn depart(mut self) -> Vec<Arc<SharedFd>> {
+    #[inline]
+    pub(crate) fn depart(self) -> Vec<Arc<SharedFd>> {
+        self.0.map_or_else(Vec::new, |contents| contents.depart())
+    }
+
+    fn contents(&mut self) -> &mut Contents {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Contents {
+    fn depart(mut self) -> Vec<Arc<SharedFd>> {
         self.undo.clear();
         std::mem::take(&mut self.descriptors)
     }
 }
 
-impl Drop for Enclosed {
+impl Drop for Contents {
     /// The value stays after all: handles that had moved get their insides back.
     fn drop(&mut self) {
         // What comes back is to be nobody else's.
@@ -70,7 +87,7 @@ impl Drop for Enclosed {
 impl fmt::Debug for Enclosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Enclosed")
-            .field("descriptors", &self.descriptors)
+            .field("descriptors", &self.descriptors())
             .finish_non_exhaustive()
     }
 }
@@ -130,7 +147,7 @@ pub(crate) fn hand_out<R>(descriptors: Vec<Arc<SharedFd>>, decode: impl FnOnce()
 pub(crate) fn on_return(undo: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
     SCOPES.with(|scopes| match scopes.borrow_mut().last_mut() {
         Some(Scope::Leaving(enclosed)) => {
-            enclosed.undo.push(Box::new(undo));
+            enclosed.contents().undo.push(Box::new(undo));
             Ok(())
         }
         _ => Err(NO_SCOPE),
@@ -162,7 +179,8 @@ impl AsFd for Descriptor {
 impl Serialize for Descriptor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let place = SCOPES.with(|scopes| match scopes.borrow_mut().last_mut() {
-            Some(Scope::Leaving(Enclosed { descriptors, .. })) => {
+            Some(Scope::Leaving(enclosed)) => {
+                let descriptors = &mut enclosed.contents().descriptors;
                 let known = descriptors
                     .iter()
                     .position(|known| Arc::ptr_eq(known, &self.0));
