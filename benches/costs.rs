@@ -56,6 +56,7 @@ const fn bound(measured: f64, most: f64) -> Bound {
 }
 
 const ITEMS: u64 = 1_000_000;
+const CHUNKS: u64 = 10_000;
 const CALLS: u64 = 500;
 const SLEEPY_CALLS: u64 = 200;
 const ASYNC_CALLS: u64 = 2000;
@@ -79,6 +80,15 @@ const WORKLOADS: &[Workload] = &[
         // A call for each message of the hundred that a map is, and no more; one for each item would be 1.
         own: bound(0.000_06, 0.0005),
         others: bound(0.000_02, 0.0005),
+    },
+    Workload {
+        name: "map in chunks of one item, all on one processor",
+        unit: "item",
+        run: map_by_one,
+        each: CHUNKS,
+        // Each chunk is a message, and a hundred of them are a wake-up.
+        own: bound(0.0086, 0.05),
+        others: bound(0.0082, 0.05),
     },
     Workload {
         name: BACK_TO_BACK,
@@ -295,6 +305,15 @@ fn map_million() {
     for _ in 0..8 {
         let squares = between_marks(|| pool.map(0..ITEMS, square).unwrap());
         assert_eq!(squares.len() as u64, ITEMS);
+    }
+}
+
+fn map_by_one() {
+    stay_on(0);
+    let pool = two_workers();
+    for _ in 0..8 {
+        let squares = between_marks(|| pool.job().chunk_size(1).map(0..CHUNKS, square));
+        assert_eq!(squares.unwrap().len() as u64, CHUNKS);
     }
 }
 
