@@ -14,6 +14,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     WOKEN_PARTY,
     ABORTER,
     RESETTER,
+    NEXT_PARTY,
 ];
 
 /// What a party was told.
@@ -180,3 +181,27 @@ deaths!(who_resets, RESETTER, |case| {
     assert_eq!(others.map(result_of), [COMPLETE; 2]);
     assert_serves(case, &barrier);
 });
+
+const NEXT_PARTY: &[Row] = &[
+    at("barrier::come::seated", Undone),
+    at("barrier::come::labelled", Held),
+];
+
+deaths!(
+    who_comes_to_a_round_that_is_never_begun,
+    NEXT_PARTY,
+    |case| {
+        let barrier = Barrier::new(2).unwrap();
+        let other = party(case, &barrier);
+        assert_eq!(told(&barrier), COMPLETE);
+        assert_eq!(result_of(other), COMPLETE);
+        let victim = case.victim(barrier.clone(), |barrier: Barrier| told(&barrier));
+        case.assert_killed(victim);
+        // What it died in is over with this.
+        barrier.reset();
+        let other = party(case, &barrier);
+        assert_eq!(told(&barrier), COMPLETE);
+        assert_eq!(result_of(other), COMPLETE);
+        assert_serves(case, &barrier);
+    }
+);

@@ -290,7 +290,7 @@ fn a_reset_is_told_to_all_of_a_round_or_to_none() {
         let other = barrier.clone();
         let doomed = start_doomed(3, at, move || other.reset());
         assert!(!early.join().unwrap(), "nobody else came");
-        doomed.join();
+        doomed.join().unwrap();
         // A deadline that was over after a reset has broken the barrier anew.
         if !barrier.is_broken() {
             let other = barrier.clone();
@@ -298,5 +298,20 @@ fn a_reset_is_told_to_all_of_a_round_or_to_none() {
             assert!(barrier.wait().is_ok());
             assert!(other.join().unwrap());
         }
+    });
+    with_each_death(WHOLE, |at| {
+        let barrier = Barrier::new(2).unwrap();
+        let other = barrier.clone();
+        let early = start(2, move || other.wait_timeout(SOME_TIME).is_ok());
+        let other = barrier.clone();
+        let doomed = start_doomed(3, at, move || other.reset());
+        barrier.abort();
+        doomed.join().unwrap();
+        assert!(!early.join().unwrap(), "nobody else came");
+        // Aborted after it was reset, or before.
+        barrier.abort();
+        assert!(barrier.is_broken());
+        barrier.reset();
+        assert!(!barrier.is_broken());
     });
 }

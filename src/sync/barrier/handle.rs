@@ -140,6 +140,9 @@ impl Barrier {
     pub fn reset(&self) {
         let seen = self.rounds.move_on(|seen| {
             if self.rounds.is_complete(seen) {
+                // The next one may have a party already that died as it came: that is over as well.
+                Some(next_round(next_round(seen)))
+            } else if seen & (CAUSE | COME) == 0 {
                 Some(next_round(seen))
             } else {
                 // From there on nobody can complete it, so that what is noted of it is true when it is left.
@@ -147,9 +150,7 @@ impl Barrier {
             }
         });
         step!("barrier::reset::broken");
-        if !self.rounds.is_complete(seen) {
-            self.rounds.leave_broken(round_of(seen));
-        }
+        self.rounds.leave_broken(round_of(seen));
     }
 
     /// Returns how many parties a round needs.
@@ -190,8 +191,13 @@ impl Barrier {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn is_broken(&self) -> bool {
+        self.cause().is_some()
+    }
+
+    /// Why it was broken a moment ago. While it is reset, it is whole for whoever comes.
+    fn cause(&self) -> Option<Broken> {
         let seen = self.rounds.deciding().load(Ordering::Acquire);
-        seen & CAUSE != 0 && !is_reset(seen)
+        cause_of(seen).filter(|_| !is_reset(seen))
     }
 }
 
@@ -200,10 +206,7 @@ impl fmt::Debug for Barrier {
         f.debug_struct("Barrier")
             .field("parties", &self.parties())
             .field("waiting", &self.waiting())
-            .field(
-                "broken",
-                &cause_of(self.rounds.deciding().load(Ordering::Relaxed)),
-            )
+            .field("broken", &self.cause())
             .finish()
     }
 }
@@ -220,5 +223,25 @@ impl<'de> Deserialize<'de> for Barrier {
         let rounds = Rounds::of(parties, slot)
             .ok_or_else(|| D::Error::custom("shared memory came that is no barrier"))?;
         Ok(Barrier { rounds })
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_slow_to_look_learns_that_its_round_was_complete_whatever_came_after_it() {
+        let barrier = Barrier::new(1).unwrap();
+        barrier.wait().unwrap();
+        for _ in 0..100 {
+            barrier.reset();
+            barrier.abort();
+            barrier.reset();
+        }
+        assert_eq!(barrier.rounds.cause_noted(0), None);
+        let seen = barrier.rounds.deciding().load(Ordering::Acquire);
+        assert!(round_of(seen) > 100);
     }
 }

@@ -5,18 +5,19 @@
 //!
 //! | state | means | becomes |
 //! |---|---|---|
-//! | round r, whole, fewer than all | so many wait | one more, by who comes; broken, by a deadline, a death or `abort` |
-//! | round r, whole, all | round r is complete | round r + 1 with one, by who comes next |
+//! | round r, whole, fewer than all | so many wait | one more, by who comes; broken, by a deadline, a death, `abort`, or `reset` |
+//! | round r, whole, none | nobody waits | as above; by `reset` round r + 1, whole, with none, so that who died as it came is of a round that is over |
+//! | round r, whole, all | round r is complete | round r + 1 with one, by who comes next; round r + 1, broken, by `abort`; round r + 2, whole, with none, by `reset` |
 //! | round r, broken | all who come or wait get an error | round r + 1, whole, with none, by `reset` |
-//! | round r, broken by a reset | all who wait get an error | round r + 1, whole, with none, by whoever resets, or comes |
+//! | round r, broken by `reset` | all who waited get an error | round r + 1, whole, with none, by whoever resets, or comes; round r + 1, broken, by `abort` |
 //!
 //! So of the last one who comes, a deadline, a death, an abort and a reset, one comes first, and all agree on which. A waiter that
 //! is slow to look may find a later round. If its own was complete, nothing else is written: rounds follow each other, and each
 //! further word is a line that goes from one processor to another. What is noted is the round that broke, in `BROKEN`, at the
 //! round's place in a ring, before it is left; nothing else can happen to it by then, so that it does not matter who does
-//! so, and how many. That is why a reset breaks a round before it leaves it; if it dies between these two, the next that
-//! comes leaves it. The numbers noted only grow, so a late writer does no harm. Who finds a later number there, after a reset and
-//! dozens of rounds, is told of a reset.
+//! so, and how many. That is why a reset breaks a round in which some wait before it leaves it; if it dies between these two, the next
+//! that comes leaves it. The numbers noted only grow, so a late writer does no harm. Who finds a later number there, of a round that
+//! came dozens later, in which some waited and which was reset, is told of that reset.
 //!
 //! **Deaths.** Who comes first takes a *seat*, a robust word, and labels it with the round; it holds the word until it leaves.
 //! A dead one's seat is `died`, with the label of the round in which it died.

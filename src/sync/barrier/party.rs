@@ -45,10 +45,9 @@ impl Rounds {
             step!("barrier::come::labelled");
             let come = base & COME;
             if come + 1 >= self.parties as u64 && self.is_any_dead(round) {
+                // Unless another has ended it: then this one comes to what is there by now.
                 self.break_round(round, Broken::Died);
-                return Err(BarrierError {
-                    cause: Broken::Died,
-                });
+                continue;
             }
             // Release, acquire: what each party did before is seen by all after.
             let has_come = self.deciding().compare_exchange(

@@ -18,7 +18,7 @@ const GATES: u64 = if cfg!(all(test, loom)) { 2 } else { 16 };
 
 // Places.
 const DECIDING: usize = 0;
-const WAKE: usize = 16;
+const WAKE: usize = 8;
 const BROKEN: usize = 64;
 const GATE: usize = BROKEN + BROKEN_RING as usize * 8;
 const SEATS: usize = GATE + GATES as usize * Word::LEN;
@@ -90,11 +90,12 @@ impl Rounds {
         });
     }
 
-    /// Before a round is left: notes that it broke, if it did, and why. Nothing else happens to a broken round than that it is left.
+    /// Before a round is left: notes that it broke, if it did, and why. Nothing else happens to a broken round than that it is left. One
+    /// in which nobody had come is nobody's to learn about, and takes no place from others.
     fn note(&self, seen: u64) {
-        if seen & CAUSE != 0 {
-            let round = round_of(seen);
-            self.broken(round).fetch_max(seen & !COME, Ordering::AcqRel);
+        if seen & CAUSE != 0 && seen & COME != 0 {
+            self.broken(round_of(seen))
+                .fetch_max(seen, Ordering::AcqRel);
             step!("barrier::move::noted");
         }
     }
@@ -105,7 +106,7 @@ impl Rounds {
         match round_of(noted).cmp(&round) {
             Ordinal::Less => None,
             Ordinal::Equal => cause_of(noted),
-            // One broke that came dozens of rounds later, and was left: that was a reset.
+            // One broke that came dozens of rounds later, and was left, by a reset.
             Ordinal::Greater => Some(Broken::Reset),
         }
     }
@@ -213,9 +214,9 @@ pub(crate) fn round_of(deciding: u64) -> u64 {
     deciding >> ROUND_SHIFT
 }
 
-/// The deciding word of a round, broken.
+/// The deciding word of a round, broken, with as many as had come.
 pub(crate) fn broken_by(seen: u64, cause: Broken) -> u64 {
-    seen & !(COME | CAUSE) | (cause as u64) << CAUSE_SHIFT
+    seen & !CAUSE | (cause as u64) << CAUSE_SHIFT
 }
 
 pub(crate) fn next_round(seen: u64) -> u64 {
