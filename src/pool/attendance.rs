@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 pub(crate) const UNATTENDED: Duration = Duration::from_micros(100);
 /// A caller that takes several results in so short a time takes more of them before the clock is looked at again.
 const SHORT: Duration = Duration::from_micros(2);
-/// The most results between two looks at the clock: so many keep the workers alone once, where each suddenly takes long. To look is a
-/// third of what a number's result costs otherwise.
+/// The most results between two looks at the clock: so many keep the workers alone where each suddenly takes long. To look costs as much
+/// as a number's result does otherwise.
 const UNWATCHED_MAX: u32 = 8;
 
 /// The workers have been looked after, and then the caller took results.
@@ -31,11 +31,15 @@ impl Attendance {
         }
     }
 
-    /// Before a result is taken: whether the workers have been left alone for long.
+    /// Whether the workers have been left alone for long, before a result is taken that is there; or before they are looked after anyway:
+    /// then it is known for sure.
     #[inline]
-    pub(crate) fn is_due(&mut self) -> bool {
+    pub(crate) fn is_due(&mut self, has_some: bool) -> bool {
         self.left -= 1;
-        self.left == 0 && self.look() > UNATTENDED
+        if self.left > 0 && has_some {
+            return false;
+        }
+        self.look() > UNATTENDED
     }
 
     #[cold]
@@ -72,19 +76,22 @@ mod tests {
         let mut attendance = Attendance::now();
         for _ in 0..3 {
             take_long();
-            assert!(attendance.is_due());
+            assert!(attendance.is_due(true));
             attendance = Attendance::now();
         }
         (attendance.unwatched, attendance.left) = (UNWATCHED_MAX, UNWATCHED_MAX);
         let until_due = (1..)
             .find(|_| {
                 take_long();
-                attendance.is_due()
+                attendance.is_due(true)
             })
             .unwrap_or(0);
         assert_eq!(until_due, UNWATCHED_MAX);
-        // It is due until the workers are looked after, and each look by itself from there on.
-        assert!(attendance.is_due());
+        // Until the workers are looked after.
+        assert!(attendance.is_due(true));
+        // Where nothing is there, it is not left to chance what comes first, outcomes or the next item.
+        (attendance.unwatched, attendance.left) = (UNWATCHED_MAX, UNWATCHED_MAX);
+        assert!(attendance.is_due(false));
     }
 
     #[test]

@@ -295,8 +295,9 @@ impl<R: Portable> Iterator for Imap<'_, R> {
         let Imap {
             stream, ordered, ..
         } = self;
-        if stream.attendance.is_due() {
-            stream.attend_in_between(ordered.has_next(), |item, outcome| {
+        let has_some = ordered.has_next();
+        if stream.attendance.is_due(has_some) {
+            stream.attend_in_between(has_some, |item, outcome| {
                 ordered.put(item, outcome);
             });
         }
@@ -354,9 +355,10 @@ impl<R: Portable> Iterator for ImapUnordered<'_, R> {
 
     /// Waits for an outcome. A failure is its item's alone: the next call goes on.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.stream.attendance.is_due() {
+        let has_some = !self.there.is_empty();
+        if self.stream.attendance.is_due(has_some) {
             let ImapUnordered { stream, there, .. } = self;
-            stream.attend_in_between(!there.is_empty(), |item, outcome| {
+            stream.attend_in_between(has_some, |item, outcome| {
                 there.push_back((item, outcome));
             });
         }
