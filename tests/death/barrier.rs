@@ -205,3 +205,14 @@ deaths!(
         assert_serves(case, &barrier);
     }
 );
+
+deaths!(who_comes_alone_after_a_round, NEXT_PARTY, |case| {
+    let barrier = Barrier::new(1).unwrap();
+    assert_eq!(told(&barrier), COMPLETE);
+    let victim = case.victim(barrier.clone(), |barrier: Barrier| told(&barrier));
+    case.assert_killed(victim);
+    let expected = if case.is_held() { DEATH } else { COMPLETE };
+    assert_eq!(told(&barrier), expected);
+    assert_eq!(barrier.is_broken(), case.is_held());
+    assert_serves(case, &barrier);
+});

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | round r, whole, fewer than all | so many wait | one more, by who comes; broken, by a deadline, a death, `abort`, or `reset` |
 //! | round r, whole, none | nobody waits | as above; by `reset` round r + 1, whole, with none, so that who died as it came is of a round that is over |
-//! | round r, whole, all | round r is complete | round r + 1 with one, by who comes next; round r + 1, broken, by `abort`; round r + 2, whole, with none, by `reset` |
+//! | round r, whole, all | round r is complete | round r + 1 with one, by who comes next; round r + 1, broken, by `abort` or a death; round r + 2, whole, with none, by `reset` |
 //! | round r, broken | all who come or wait get an error | round r + 1, whole, with none, by `reset` |
 //! | round r, broken by `reset` | all who waited get an error | round r + 1, whole, with none, by whoever resets, or comes; round r + 1, broken, by `abort` |
 //!
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | before it was counted, its seat labelled | as if it had waited: they get an error |
 //! | waiting | who comes last, or is about to sleep, looks at the seats; who sleeps is woken by the kernel, see below |
-//! | after the round was complete, before it left | its seat has the label of a round that is over: nothing |
+//! | after the round was complete, before it left | its seat has the label of a round that is over: nothing, and others take it |
 //! | between ending the round, either way, and waking | the kernel wakes one on the gate, and each who has slept wakes all |
 //!
 //! **Sleeping.** Each round has a *gate*, one of a ring, that is armed by who wants to sleep and disarmed by who ends the round,

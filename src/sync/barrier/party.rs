@@ -3,7 +3,9 @@
 use crate::deadline::Deadline;
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sync::barrier::broken::{BarrierError, BarrierWaitResult, Broken};
-use crate::sync::barrier::rounds::{COME, Rounds, armed, cause_of, is_reset, next_round, round_of};
+use crate::sync::barrier::rounds::{
+    COME, Rounds, armed, broken_by, cause_of, is_reset, next_round, round_of,
+};
 use crate::sys::atomic::Ordering;
 use crate::sys::clock;
 use crate::sys::futex::{self, WATCHED_MAX, Watched};
@@ -45,8 +47,8 @@ impl Rounds {
             step!("barrier::come::labelled");
             let come = base & COME;
             if come + 1 >= self.parties as u64 && self.is_any_dead(round) {
-                // Unless another has ended it: then this one comes to what is there by now.
-                self.break_round(round, Broken::Died);
+                // Where that is not what is there any more, this one comes to what is.
+                self.move_on(|now| (now == seen).then(|| broken_by(base, Broken::Died)));
                 continue;
             }
             // Release, acquire: what each party did before is seen by all after.
@@ -164,17 +166,10 @@ impl Rounds {
             .map(|past| (start + past) % self.seats())
             .find_map(|seat| {
                 // A dead one's seat is what tells of its death, as long as its round is not over.
-                let word = self.word(seat);
-                let round = round_of(self.deciding().load(Ordering::Acquire));
-                let is_of_round = || self.label(seat).load(Ordering::Acquire) > round;
-                if word.is_died() && is_of_round() {
-                    return None;
-                }
-                let held = word.try_acquire()?;
-                if held.owner_died() && is_of_round() {
-                    // It has died between these two looks.
-                    self.break_round(round, Broken::Died);
-                }
+                let held = self.word(seat).try_acquire_unless(|| {
+                    let label = self.label(seat).load(Ordering::Acquire);
+                    label > round_of(self.deciding().load(Ordering::Acquire))
+                })?;
                 Some((seat, held))
             })
     }

@@ -123,9 +123,11 @@ impl Rounds {
         // Pairs with the fence in `arm_gate`.
         fence(Ordering::SeqCst);
         let gate = self.gate(round);
-        if gate.load(Ordering::Relaxed) != 0 {
+        let seen = gate.load(Ordering::Relaxed);
+        if seen != 0 {
             note_wake(self.last_wake());
-            gate.store(0, Ordering::Release);
+            // Unless the ring has come round meanwhile, and others have armed it for a later round.
+            let _ = gate.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed);
             step!("barrier::gate::open");
             futex::wake(gate, i32::MAX);
             step!("barrier::gate::woken");
@@ -142,8 +144,9 @@ impl Rounds {
         // Every last one of a round looks at all of them: what they are parts of is looked up once.
         let part = self.part();
         (0..self.seats()).any(|seat| {
-            Word::of(part, SEATS + seat * SEAT).is_died()
-                && self.label(seat).load(Ordering::Acquire) == round + 1
+            // In this order: who takes a dead one's seat does so before it labels it anew.
+            self.label(seat).load(Ordering::Acquire) == round + 1
+                && Word::of(part, SEATS + seat * SEAT).is_died()
         })
     }
 

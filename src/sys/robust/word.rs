@@ -116,19 +116,32 @@ impl<'a> Word<'a> {
     /// As [`Word::acquire`].
     #[inline]
     pub(crate) fn try_acquire(self) -> Option<Held<'a>> {
+        self.try_acquire_unless(|| false)
+    }
+
+    /// The same; but where its last holder died, it is taken only if `is_kept` says no. Nobody has taken it in between: what it found
+    /// is what that holder left.
+    ///
+    /// # Panics
+    ///
+    /// As [`Word::acquire`].
+    #[inline]
+    pub(crate) fn try_acquire_unless(self, is_kept: impl Fn() -> bool) -> Option<Held<'a>> {
         if self.take_plainly() {
             return Some(self.assume_held());
         }
-        self.try_acquire_slowly()
+        self.try_acquire_slowly(is_kept)
     }
 
     #[cold]
-    fn try_acquire_slowly(self) -> Option<Held<'a>> {
+    fn try_acquire_slowly(self, is_kept: impl Fn() -> bool) -> Option<Held<'a>> {
         let thread = with_room(current());
         let _pending = thread.pend(self.node);
         loop {
-            let seen = self.word.load(Ordering::Relaxed);
-            if seen & HOLDER != 0 {
+            // Acquire: before what a dead holder left is looked at. Each take of such a word counts, so that `take` fails if there
+            // was another one.
+            let seen = self.word.load(Ordering::Acquire);
+            if seen & HOLDER != 0 || (seen & DIED != 0 && is_kept()) {
                 return None;
             }
             if let Some(held) = self.take(thread, seen) {
