@@ -244,4 +244,29 @@ mod tests {
         let seen = barrier.rounds.deciding().load(Ordering::Acquire);
         assert!(round_of(seen) > 100);
     }
+
+    #[test]
+    fn a_dead_partys_seat_is_nobodys_while_its_round_is_not_over() {
+        // It died as it came to round 0, or, once that was complete, to round 1.
+        for (is_complete, round) in [(false, 0), (true, 1)] {
+            let barrier = Barrier::new(2).unwrap();
+            let rounds = &barrier.rounds;
+            if is_complete {
+                std::thread::scope(|scope| {
+                    let other = scope.spawn(|| barrier.wait().unwrap());
+                    barrier.wait().unwrap();
+                    other.join().unwrap();
+                });
+            }
+            let dead = rounds.word(0).try_acquire().unwrap();
+            rounds.label(0).store(round + 1, Ordering::Release);
+            dead.give_up_as_died();
+            let all = || -> Vec<_> { std::iter::from_fn(|| rounds.sit_down()).collect() };
+            assert_eq!(all().len(), rounds.seats() - 1);
+            assert!(rounds.is_any_dead(round));
+            barrier.reset();
+            assert_eq!(all().len(), rounds.seats());
+            assert!(!rounds.is_any_dead(round), "another has its seat");
+        }
+    }
 }

@@ -160,7 +160,7 @@ impl Rounds {
 
     /// Takes a seat. Each thread begins to look at another one. Where there is none (many waiters of rounds that were reset
     /// have not left yet), it waits without: only its death would not be noticed.
-    fn sit_down(&self) -> Option<(usize, Held<'_>)> {
+    pub(crate) fn sit_down(&self) -> Option<(usize, Held<'_>)> {
         let start = this_thread() as usize;
         (0..self.seats())
             .map(|past| (start + past) % self.seats())
