@@ -36,8 +36,8 @@ GROUPS = {
 class Job:
     """Its bar is a number of nanoseconds, or a multiple of the time of the peer named.
 
-    Machines differ, and so does one from hour to hour. Where a bar in nanoseconds was set beside a limit, it is known what that
-    took at the time (`beside`), and the bar is also the multiple of it: it holds if either does.
+    Machines differ, and so does one from hour to hour. Where a bar in nanoseconds was set beside a limit, or else beside threads, it is
+    known what that took at the time (`beside`), and the bar is also the multiple of it: it holds if either does.
     """
 
     group: str
@@ -47,6 +47,7 @@ class Job:
     most: float | None = None
     of: str | None = None
     beside: float | None = None
+    beside_of: str = "limit"
     # Operations in one measurement; None: as many as take a twentieth of a second.
     count: int | None = 1
     unit: str = "ns"
@@ -62,15 +63,15 @@ class Job:
             return ""
         if self.of:
             return f"<= {self.most:g} x {PEERS[self.of]}"
-        return f"<= {show(self.most, self.unit)}" + (f", or {self.multiple():.3g} x limit" if self.beside else "")
+        return f"<= {show(self.most, self.unit)}" + (f", or {self.multiple():.3g} x {PEERS[self.beside_of]}" if self.beside else "")
 
     def multiple(self):
-        """The bar as a multiple of the limit beside which it was set."""
+        """The bar as a multiple of what it was set beside."""
         return self.most / self.beside
 
     def needs(self):
         """Whose times the verdict is made of."""
-        return {"ours", "ours_small", "limit"} | ({self.of} if self.of else set())
+        return {"ours", "ours_small", "limit", self.beside_of} | ({self.of} if self.of else set())
 
 
 def show(value, unit="ns"):
@@ -111,7 +112,7 @@ JOBS = [
     Job("link", "pipe_u64", "Pipe one way, u64 (bar: 10 M/s)", "a bare ring", 100, beside=12.5, count=None),
     Job("link", "pipe_1k", "Pipe one way, 1 KiB (bar: 4 M/s)", "a bare ring", 250, beside=161, count=None),
     Job("link", "pipe_1m", "Pipe one way, 1 MiB (bar: 12 GiB/s)", "a bare ring", 81_380, beside=36_200, count=None),
-    Job("link", "queue_11", "Queue 1 to 1, u64 (bar: 5 M/s)", "a bare ring", 200, count=100_000),
+    Job("link", "queue_11", "Queue 1 to 1, u64 (bar: 5 M/s)", "a bare ring", 200, beside=18.2, beside_of="threads", count=100_000),
     Job("link", "queue_22", "Queue 2 to 2, u64 (bar: 2 M/s)", "", 500, count=100_000),
     Job("link", "queue_rtt", "Queue round trip of a u64, two processors", WORD, 2000, beside=80, count=None),
     Job("sync", "lock", "Lock and unlock, uncontended", "robust pthread mutex", 12, beside=7.9, count=None),

@@ -31,8 +31,8 @@ def judge(job, result):
     if not values:
         return None, "?"
     value = statistics.median(values)
-    to_limit = ratios(result, "limit") if job.beside else []
-    by_ratio = bool(to_limit) and statistics.median(to_limit) <= job.multiple()
+    multiples = ratios(result, job.beside_of) if job.beside else []
+    by_ratio = bool(multiples) and statistics.median(multiples) <= job.multiple()
     doubt = "?" if statistics.median(result["kept_waiting"] or [1]) > BUSY else ""
     return value, ("held" if value <= job.most else "held, as a ratio" if by_ratio else "MISSED") + doubt
 

@@ -82,6 +82,7 @@ const MIDDLE_PARTY: &[Row] = &[
     at("barrier::come::counted", Held),
     at("barrier::come::waits", Held),
     at("barrier::wait::armed", Held),
+    at("barrier::sleep::sees", Held),
     at("word::watch::marked", Held),
 ];
 

@@ -271,6 +271,25 @@ fn a_partys_deadline_an_abort_and_a_death_break_the_barrier_for_all() {
 }
 
 #[test]
+fn one_that_falls_asleep_as_another_dies_is_told_without_a_third() {
+    with_each_death(WHOLE, |at| {
+        let barrier = Barrier::new(3).unwrap();
+        let other = barrier.clone();
+        let doomed = start_doomed(2, at, move || other.wait_timeout(SOME_TIME).is_ok());
+        let mine = start(3, {
+            let barrier = barrier.clone();
+            move || barrier.wait().is_ok()
+        });
+        // Where it died before it came, only this ends the other's wait.
+        let has_died = doomed.join().unwrap().is_none();
+        if has_died && barrier.waiting() < 2 && !barrier.is_broken() {
+            let _ = barrier.wait_timeout(SOME_TIME);
+        }
+        assert!(!mine.join().unwrap());
+    });
+}
+
+#[test]
 fn a_reset_is_told_to_all_of_a_round_or_to_none() {
     explore(WHOLE, || {
         let barrier = Barrier::new(2).unwrap();

@@ -30,9 +30,10 @@
 //! | between ending the round, either way, and waking | the kernel wakes one on the gate, and each who has slept wakes all |
 //!
 //! **Sleeping.** Each round has a *gate*, one of a ring, that is armed by who wants to sleep and disarmed by who ends the round,
-//! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. A sleeper sleeps on
+//! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. Who armed it does the same
+//! when it leaves: it may have armed the gate after the round had ended, and another that is late may sleep at it for that. A sleeper sleeps on
 //! three things at once: the gate; the deciding word, so that nobody comes unseen between its look at the seats and its
-//! sleep; and the seats of those that had come, so that nobody dies unseen. Those that come later have the gate
+//! sleep; and the seats of those that had come, so that nobody dies unseen: who has died since that look does not let it sleep. All have the gate
 //! *pending*, from before their label is there until they leave: if one of them dies, the kernel wakes one who sleeps there. Who is woken looks at the seats again.
 //!
 //! Before Linux 5.16 a thread can sleep on one word only: the gate. Then a death exactly between a waiter's last look at the

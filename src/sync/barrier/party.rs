@@ -23,7 +23,8 @@ impl Rounds {
         let seat = self.sit_down();
         step!("barrier::come::seated");
         let label = seat.as_ref().map(|(seat, _)| self.label(*seat));
-        let (round, index, _pending) = loop {
+        let mut pending = None;
+        let (round, index) = loop {
             let seen = self.deciding().load(Ordering::Acquire);
             if is_reset(seen) {
                 // Who resets it may have died before it could leave the round.
@@ -40,7 +41,11 @@ impl Rounds {
             };
             let round = round_of(base);
             // From its label on, one that dies counts as one that waits: the kernel is to wake one of those at once.
-            let pending = pending_on(self.slot.mapping(), self.gate_offset(round));
+            if pending.as_ref().is_none_or(|(of, _)| *of != round) {
+                drop(pending.take());
+                let gate = pending_on(self.slot.mapping(), self.gate_offset(round));
+                pending = Some((round, gate));
+            }
             if let Some(label) = label {
                 label.store(round + 1, Ordering::Release);
             }
@@ -68,7 +73,7 @@ impl Rounds {
                     index: come as usize,
                 });
             }
-            break (round, come as usize, pending);
+            break (round, come as usize);
         };
         step!("barrier::come::waits");
         self.wait_for_round(round, deadline)
@@ -80,11 +85,12 @@ impl Rounds {
         if limits::processors() >= self.parties {
             SPIN.with_borrow_mut(|spin| spin.until(|| self.outcome(round).is_some()));
         }
-        let mut slept_since = None;
+        let (mut has_armed, mut slept_since) = (false, None);
         let outcome = loop {
             if let Some(outcome) = self.outcome(round) {
                 break outcome;
             }
+            has_armed = true;
             self.arm_gate(round);
             step!("barrier::wait::armed");
             // What comes after this look at the deciding word is not missed by the sleep, which has it unchanged.
@@ -111,8 +117,11 @@ impl Rounds {
             if outcome.is_ok() {
                 SPIN.with_borrow_mut(|spin| spin.learn_of_wake(since, self.last_wake()));
             }
-            // Who ended the round may have died before it could wake the others.
-            futex::wake(self.gate(round), i32::MAX);
+        }
+        if has_armed {
+            // Who ended the round may have died before it could wake the others, or may have done so before this one armed the gate
+            // anew, for which another may have gone to sleep since.
+            self.disarm_gate(round);
         }
         outcome.map_err(|cause| BarrierError { cause })
     }
@@ -142,18 +151,25 @@ impl Rounds {
         };
         let me = this_thread();
         let start = me as usize % self.seats();
-        // From the next seat on, around: so that each is watched by somebody, where there are too many for one.
-        let others = (1..self.seats())
-            .map(|past| (start + past) % self.seats())
-            .filter(|&seat| self.label(seat).load(Ordering::Acquire) == round + 1)
-            .map(|seat| self.word(seat))
-            .filter(|word| word.holder() != Some(me))
-            .filter_map(Word::watch);
-        let words: Vec<Watched<'_>> = [gate, deciding]
-            .into_iter()
-            .chain(others)
-            .take(WATCHED_MAX)
-            .collect();
+        // From another seat on for each, around: so that each is watched by somebody, where there are too many for one.
+        let mut words = vec![gate, deciding];
+        for past in 0..self.seats() {
+            let seat = (start + past) % self.seats();
+            if words.len() == WATCHED_MAX {
+                break;
+            }
+            let word = self.word(seat);
+            if self.label(seat).load(Ordering::Acquire) != round + 1 || word.holder() == Some(me) {
+                continue;
+            }
+            step!("barrier::sleep::sees");
+            match word.watch() {
+                Some(watched) => words.push(watched),
+                // It has died since it was looked last, and has woken nobody, as nobody slept.
+                None if word.is_died() => return true,
+                None => {}
+            }
+        }
         futex::wait_for_any(&words, deadline)
             .unwrap_or_else(|| futex::wait(self.gate(round), armed(round), deadline))
     }
@@ -168,7 +184,8 @@ impl Rounds {
                 // A dead one's seat is what tells of its death, as long as its round is not over.
                 let held = self.word(seat).try_acquire_unless(|| {
                     let label = self.label(seat).load(Ordering::Acquire);
-                    label > round_of(self.deciding().load(Ordering::Acquire))
+                    let seen = self.deciding().load(Ordering::Acquire);
+                    label > round_of(seen) + u64::from(self.is_complete(seen))
                 })?;
                 Some((seat, held))
             })

@@ -134,6 +134,18 @@ impl Rounds {
         }
     }
 
+    /// Who armed the gate leaves, after the round has ended: nobody is to sleep at it any more.
+    pub(crate) fn disarm_gate(&self, round: u64) {
+        let gate = self.gate(round);
+        let _ = gate.compare_exchange(
+            u64::from(armed(round)),
+            0,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        futex::wake(gate, i32::MAX);
+    }
+
     /// What is known of the last time that sleepers were woken.
     pub(crate) fn last_wake(&self) -> [&AtomicU64; 2] {
         [self.at(WAKE), self.at(WAKE + 8)]
