@@ -270,9 +270,15 @@ fn a_partys_deadline_an_abort_and_a_death_break_the_barrier_for_all() {
     });
 }
 
+/// There are many steps at which to die, and little for the others to do.
+const SHORT: Bounds = Bounds {
+    preemptions: 2,
+    orders: 4_000,
+};
+
 #[test]
 fn one_that_falls_asleep_as_another_dies_is_told_without_a_third() {
-    with_each_death(WHOLE, |at| {
+    with_each_death(SHORT, |at| {
         let barrier = Barrier::new(3).unwrap();
         let other = barrier.clone();
         let doomed = start_doomed(2, at, move || other.wait_timeout(SOME_TIME).is_ok());

@@ -10,7 +10,7 @@ use crate::sys::atomic::Ordering;
 use crate::sys::clock;
 use crate::sys::futex::{self, WATCHED_MAX, Watched};
 use crate::sys::limits;
-use crate::sys::robust::{Held, Word, pending_on, this_thread};
+use crate::sys::robust::{Held, pending_on, this_thread};
 use crate::sys::step::step;
 use std::cell::RefCell;
 
