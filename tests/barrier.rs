@@ -4,9 +4,10 @@
 
 mod common;
 
+use common::alone::{in_own_process, test_path};
 use common::many::{Random, join_all, kill_and_wait, scaled, start, start_many};
-use common::{LONG_LIMIT, each_method, each_method_alone};
-use multiprocess::{Barrier, Lock, Process};
+use common::{LONG_LIMIT, clean, each_method, each_method_alone};
+use multiprocess::{Barrier, Lock, Process, StartMethod};
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -185,25 +186,61 @@ each_method_alone!(
     }
 );
 
+fn kill_while_others_come_and_fall_asleep(method: StartMethod, times: u64) {
+    let mut random = Random::new();
+    // One more than come, so that nobody is the last.
+    let barrier = Barrier::new(4).unwrap();
+    for _ in 0..times {
+        let wait = |barrier: Barrier| barrier.wait_timeout(SOON).unwrap_err().is_death();
+        let victim = start(method, barrier.clone(), wait);
+        await_waiting(&barrier, 1);
+        let others = start_many(method, 2, &barrier, wait);
+        random.pause(Duration::from_millis(2));
+        kill_and_wait(victim);
+        assert_eq!(join_all(others), [true, true]);
+        barrier.reset();
+    }
+}
+
 each_method_alone!(
     a_death_while_others_come_and_fall_asleep_is_missed_by_nobody,
     LONG_LIMIT,
     |method| {
-        let mut random = Random::new();
-        // One more than come, so that nobody is the last.
-        let barrier = Barrier::new(4).unwrap();
-        for _ in 0..scaled(80) {
-            let wait = |barrier: Barrier| barrier.wait_timeout(SOON).unwrap_err().is_death();
-            let victim = start(method, barrier.clone(), wait);
-            await_waiting(&barrier, 1);
-            let others = start_many(method, 2, &barrier, wait);
-            random.pause(Duration::from_millis(2));
-            kill_and_wait(victim);
-            assert_eq!(join_all(others), [true, true]);
-            barrier.reset();
-        }
+        kill_while_others_come_and_fall_asleep(method, scaled(80));
     }
 );
+
+#[test]
+fn who_can_sleep_on_one_word_only_misses_no_death_and_no_round() {
+    let name = "who_can_sleep_on_one_word_only_misses_no_death_and_no_round";
+    in_own_process(&test_path(module_path!(), name), LONG_LIMIT, || {
+        common::unsafely::sleep_on_one_word_only();
+        clean(StartMethod::ForkServer, meet_and_die_on_one_word);
+        clean(StartMethod::Spawn, meet_and_die_on_one_word);
+    });
+}
+
+fn meet_and_die_on_one_word(method: StartMethod) {
+    let status = start(method, (), |()| {
+        std::fs::read_to_string("/proc/self/status").unwrap()
+    });
+    let status = status.join().unwrap();
+    assert!(
+        status.contains("Seccomp:\t2"),
+        "nothing is refused: {status}"
+    );
+    kill_while_others_come_and_fall_asleep(method, scaled(40));
+    // More parties than processors, so that they sleep.
+    let barrier = Barrier::new(3).unwrap();
+    let rounds = scaled(1_000);
+    let processes = start_many(method, 3, &(barrier, rounds), |(barrier, rounds)| {
+        (0..rounds)
+            .filter(|_| barrier.wait_timeout(SOON).unwrap().is_leader())
+            .count()
+    });
+    let led: usize = join_all(processes).into_iter().sum();
+    assert_eq!(led as u64, rounds);
+}
 
 #[test]
 fn threads_meet_as_well() {

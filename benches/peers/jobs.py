@@ -36,7 +36,7 @@ GROUPS = {
 class Job:
     """Its bar is a number of nanoseconds, or a multiple of the time of the peer named.
 
-    Machines differ, and so does one from hour to hour. Where a bar in nanoseconds was set beside a limit, or else beside threads, it is
+    Machines differ, and so does one from hour to hour. Where a bar in nanoseconds was set beside a limit, or beside another, it is
     known what that took at the time (`beside`), and the bar is also the multiple of it: it holds if either does.
     """
 

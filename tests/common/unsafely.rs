@@ -189,6 +189,12 @@ pub(crate) fn hide_kept_ends() {
     filter(libc::SYS_ioctl, Some(GET_INFO), refused);
 }
 
+/// Has the kernel refuse this thread, and all that it starts, to sleep on several words, as kernels before 5.16 do.
+pub(crate) fn sleep_on_one_word_only() {
+    let refused = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    filter(libc::SYS_futex_waitv, None, refused);
+}
+
 /// Has the kernel answer a system call of this thread, and of all that it starts, in another way; the call with this second
 /// argument, or any.
 fn filter(call: libc::c_long, second: Option<u32>, answer_given: u32) {

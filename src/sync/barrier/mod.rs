@@ -24,20 +24,20 @@
 //!
 //! | it dies | the others |
 //! |---|---|
-//! | before it was counted, its seat labelled | as if it had waited: they get an error |
+//! | before it was counted, its seat labelled | as if it had waited: they get an error, at the latest when the next one comes |
 //! | waiting | who comes last, or is about to sleep, looks at the seats; who sleeps is woken by the kernel, see below |
 //! | after the round was complete, before it left | its seat has the label of a round that is over: nothing, and others take it |
-//! | between ending the round, either way, and waking | the kernel wakes one on the gate, and each who has slept wakes all |
+//! | between ending the round, either way, and waking | the kernel wakes one on the gate, and each who has armed it wakes all |
 //!
 //! **Sleeping.** Each round has a *gate*, one of a ring, that is armed by who wants to sleep and disarmed by who ends the round,
-//! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. Who armed it does the same
-//! when it leaves: it may have armed the gate after the round had ended, and another that is late may sleep at it for that. A sleeper sleeps on
+//! who then wakes all. Each stores, fences, and then looks at the other's word, so that one sees the other. Who armed it disarms it and wakes all
+//! as well when it leaves: it may have armed the gate after the round had ended, and another that is late may sleep at it for that. A sleeper sleeps on
 //! three things at once: the gate; the deciding word, so that nobody comes unseen between its look at the seats and its
 //! sleep; and the seats of those that had come, so that nobody dies unseen: who has died since that look does not let it sleep. All have the gate
 //! *pending*, from before their label is there until they leave: if one of them dies, the kernel wakes one who sleeps there. Who is woken looks at the seats again.
 //!
-//! Before Linux 5.16 a thread can sleep on one word only: the gate. Then a death exactly between a waiter's last look at the
-//! seats and its sleep, less than a microsecond, is found when the next one comes, or at the deadline.
+//! Before Linux 5.16 a thread can sleep on one word only: the gate. Then a death exactly between a waiter's last look and its sleep, less than a
+//! microsecond, wakes nobody; so such a sleeper looks again itself after a second.
 
 mod broken;
 mod rounds;

@@ -13,6 +13,10 @@ use crate::sys::limits;
 use crate::sys::robust::{Held, pending_on, this_thread};
 use crate::sys::step::step;
 use std::cell::RefCell;
+use std::time::Duration;
+
+/// How long one sleeps that can sleep on one word only, before it looks itself.
+const UNSEEN_MAX: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SPIN: RefCell<Spin> = RefCell::new(Spin::new(LONGEST_OF_CLIENT));
@@ -166,12 +170,15 @@ impl Rounds {
             match word.watch() {
                 Some(watched) => words.push(watched),
                 // It has died since it was looked last, and has woken nobody, as nobody slept.
-                None if word.is_died() => return true,
+                None if word.is_died() => return !deadline.has_passed(),
                 None => {}
             }
         }
-        futex::wait_for_any(&words, deadline)
-            .unwrap_or_else(|| futex::wait(self.gate(round), armed(round), deadline))
+        futex::wait_for_any(&words, deadline).unwrap_or_else(|| {
+            // On one word alone it is not told of all that it has to see.
+            let soon = deadline.or_after(UNSEEN_MAX);
+            futex::wait(self.gate(round), armed(round), soon) || !deadline.has_passed()
+        })
     }
 
     /// Takes a seat. Each thread begins to look at another one. Where there is none (many waiters of rounds that were reset

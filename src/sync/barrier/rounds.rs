@@ -134,15 +134,14 @@ impl Rounds {
         }
     }
 
-    /// Who armed the gate leaves, after the round has ended: nobody is to sleep at it any more.
+    /// Who armed the gate leaves, after the round has ended: nobody is to sleep there for it any more. Who has armed it for a later
+    /// round, once the ring has come round, is woken and arms it anew.
     pub(crate) fn disarm_gate(&self, round: u64) {
         let gate = self.gate(round);
-        let _ = gate.compare_exchange(
-            u64::from(armed(round)),
-            0,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let is_armed = u64::from(armed(round));
+        if gate.load(Ordering::Relaxed) == is_armed {
+            let _ = gate.compare_exchange(is_armed, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
         futex::wake(gate, i32::MAX);
     }
 
