@@ -13,6 +13,10 @@ impl Deadline {
         Deadline(true)
     }
 
+    pub(crate) fn or_after(self, limit: Duration) -> Deadline {
+        Deadline::after(limit)
+    }
+
     pub(crate) fn is_never(self) -> bool {
         !self.0
     }
