@@ -106,7 +106,7 @@ JOBS = [
     Job("pool", "imap_first", "imap over 10^6 u64, until the first result", ""),
     Job("process", "spawn", "process started and joined (fork server)", "bare fork, exit, wait", 2.5, "limit", count=20),
     Job("process", "spawn_exec", "process started and joined (Spawn)", "executing this program once", 1.5, "limit", count=5),
-    Job("process", "spawn_1gib", "process started and joined, 1 GiB resident", "bare fork, exit, wait", 1.1, "ours_small", count=5),
+    Job("process", "spawn_1gib", "process started and joined, 1 GiB resident", "bare fork, exit, wait", 1.1, "ours_small", count=20),
     Job("link", "pipe_rtt", "Pipe round trip of a u64, two processors", WORD, 600, beside=80, count=None),
     Job("link", "pipe_rtt_one", "Pipe round trip of a u64, one processor", "futex", 1.5, "limit", count=None, one_processor=True),
     Job("link", "pipe_u64", "Pipe one way, u64 (bar: 10 M/s)", "a bare ring", 100, beside=12.5, count=None),

@@ -1,12 +1,13 @@
 """Gives all peers their turns at a job.
 
 Each peer is a process of its own, which waits on its input until it is its turn. A round is one turn of each, in an order
-that rotates. A peer that fails, or takes too long, is left out with a word, and who is slow has fewer turns. Before,
-between and after the rounds two processes that only compute tell whether they were kept waiting by others: then the
-machine was not idle.
+that is drawn anew, so that nobody is always behind the same other. A peer that fails, or takes too long, is left out with
+a word, and who is slow has fewer turns. Before, between and after the rounds two processes that only compute tell whether
+they were kept waiting by others: then the machine was not idle.
 """
 
 import os
+import random
 import select
 import signal
 import subprocess
@@ -180,9 +181,7 @@ class Visit:
         for turn in range(rounds):
             if turn >= 3 and time.monotonic() > self.until + 2:
                 break
-            names = list(self.peers)
-            start = turn % max(len(names), 1)
-            for name in names[start:] + names[:start]:
+            for name in random.sample(list(self.peers), len(self.peers)):
                 # Who has fewer turns has them spread over the rounds.
                 if turns[name] * turn // rounds == turns[name] * (turn + 1) // rounds:
                     continue
