@@ -6,6 +6,7 @@ use crate::pipe::{Pipe, Receiver};
 use crate::pool::AsyncResult;
 use crate::process::Process;
 use crate::queue::Queue;
+use crate::sys::limits;
 use crate::sys::poll::any_readable;
 use crate::task::Portable;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -133,7 +134,7 @@ impl<R: Portable> Source for AsyncResult<R> {
 
     fn news(&self) -> Result<BorrowedFd<'_>> {
         self.descriptor()
-            .map_err(|error| Error::io("cannot wait for a call", error))
+            .map_err(|error| limits::explained("cannot wait for a call", error))
     }
 }
 

@@ -7,8 +7,10 @@ mod common;
 use common::many::{Random, join_all, kill_and_wait, scaled, start, start_many};
 use common::meet::{Ear, say};
 use common::{LONG_LIMIT, each_method, each_method_alone};
-use multiprocess::{Lock, OwnerDied, Pool, Process, RLock, Value};
+use multiprocess::{Lock, LockGuard, OwnerDied, Pool, Process, RLock, RLockGuard, Value};
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// When somebody counts as waiting for ever.
@@ -391,4 +393,102 @@ fn an_owners_death_is_an_error_of_this_crate_too() {
     );
     assert_eq!(*lock.lock().unwrap_or_else(OwnerDied::into_guard), 1);
     assert_eq!(take(&lock).unwrap(), 1);
+}
+
+/// Something that a thread drops at its very end, after all that was first used later.
+struct AtTheEnd<T>(Option<T>, fn(&mut Option<T>));
+
+impl<T> Drop for AtTheEnd<T> {
+    fn drop(&mut self) {
+        (self.1)(&mut self.0);
+    }
+}
+
+fn rlock() -> &'static RLock {
+    static LOCK: OnceLock<RLock> = OnceLock::new();
+    LOCK.get_or_init(|| RLock::new().unwrap())
+}
+
+fn lock_of_a_number() -> &'static Lock<u32> {
+    static LOCK: OnceLock<Lock<u32>> = OnceLock::new();
+    LOCK.get_or_init(|| Lock::new(1).unwrap())
+}
+
+fn at_the_end_of_a_thread(body: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(body).join().unwrap();
+}
+
+#[test]
+fn a_guard_that_its_thread_drops_at_its_very_end_is_given_up() {
+    thread_local! {
+        static OF_RLOCK: RefCell<AtTheEnd<RLockGuard<'static>>> =
+            const { RefCell::new(AtTheEnd(None, |guard| drop(guard.take()))) };
+        static OF_LOCK: RefCell<AtTheEnd<LockGuard<'static, u32>>> =
+            const { RefCell::new(AtTheEnd(None, |guard| drop(guard.take()))) };
+    }
+    // Elsewhere, since what is static stays until the process ends.
+    let process = Process::spawn((), |()| {
+        at_the_end_of_a_thread(|| {
+            OF_RLOCK.with_borrow_mut(|kept| kept.0 = Some(rlock().lock().unwrap()));
+            OF_LOCK.with_borrow_mut(|kept| {
+                let mut guard = lock_of_a_number().lock().unwrap();
+                *guard = 7;
+                kept.0 = Some(guard);
+            });
+        });
+        assert!(rlock().lock_timeout(SOON).unwrap().is_some());
+        let guard = lock_of_a_number().lock_timeout(SOON).unwrap();
+        assert_eq!(guard.as_deref(), Some(&7));
+    });
+    process.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_forgotten_guard_is_told_of_though_its_thread_takes_more_at_its_very_end() {
+    thread_local! {
+        static LATE: RefCell<AtTheEnd<Lock<u8>>> = const {
+            RefCell::new(AtTheEnd(None, |other| {
+                *other.as_ref().unwrap().lock().unwrap() += 1;
+            }))
+        };
+    }
+    // Elsewhere, since its memory stays until the process ends.
+    let process = Process::spawn((), |()| {
+        let (lock, other) = (Lock::new(3_u8).unwrap(), Lock::new(1_u8).unwrap());
+        let (forgotten, late) = (lock.clone(), other.clone());
+        at_the_end_of_a_thread(move || {
+            LATE.with_borrow_mut(|kept| kept.0 = Some(late));
+            std::mem::forget(forgotten.lock().unwrap());
+        });
+        assert!(lock.lock_timeout(SOON).is_err());
+        assert_eq!(*other.lock().unwrap(), 2);
+    });
+    process.unwrap().join().unwrap();
+}
+
+#[test]
+fn an_rlock_can_be_taken_at_the_very_end_of_a_thread_that_had_it_before() {
+    thread_local! {
+        static LATE: RefCell<AtTheEnd<()>> = const {
+            RefCell::new(AtTheEnd(None, |_| {
+                let outer = rlock().lock().unwrap();
+                let inner = rlock().lock().unwrap();
+                drop(inner);
+                assert!(std::thread::scope(|scope| {
+                    let others = scope.spawn(|| rlock().try_lock().unwrap().is_none());
+                    others.join().unwrap()
+                }));
+                drop(outer);
+            }))
+        };
+    }
+    // Elsewhere, since a panic at the end of a thread ends its process.
+    let process = Process::spawn((), |()| {
+        at_the_end_of_a_thread(|| {
+            LATE.with_borrow_mut(|kept| kept.0 = None);
+            drop(rlock().lock().unwrap());
+        });
+        assert!(rlock().lock_timeout(SOON).unwrap().is_some());
+    });
+    process.unwrap().join().unwrap();
 }

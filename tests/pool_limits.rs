@@ -13,6 +13,7 @@ use multiprocess::{Pool, TaskErrorKind, Value};
 use nix::sys::signal::{Signal, kill};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::thread::{self, sleep};
 use std::time::Duration;
@@ -48,6 +49,8 @@ fault_row!(an_item_that_never_ends_is_a_timeout, |method| {
     );
     assert!(error.is_timeout() && error.attempts() == 1);
     assert_eq!(log.notes(8), [1; 8], "every item runs exactly once");
+    let status = error.exit_status().unwrap();
+    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
     let victim = error.pid().unwrap();
     let now = pool.worker_pids();
     assert!(

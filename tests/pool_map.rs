@@ -367,5 +367,7 @@ fn a_pool_without_workers_is_refused() {
     within(common::LIMIT, || {
         let refused = Pool::builder().workers(0).build();
         assert!(refused.is_err(), "no worker would ever serve it");
+        let refused = Pool::builder().workers(1).max_tasks_per_worker(0).build();
+        assert!(refused.is_err(), "none would ever do anything");
     });
 }

@@ -120,13 +120,28 @@ every_method_alone!(a_panic_ends_it_with_code_101, |method| {
         "{location}"
     );
     assert_eq!(error.item(), None);
+    assert_eq!(error.exit_status(), Some(status));
 });
 
 every_method_alone!(a_panic_with_no_string_ends_it_with_code_101, |method| {
     let mut process: Process<u8> = start(method, (), |()| panic_any(42));
     assert_eq!(process.wait().unwrap().code(), Some(101));
     assert!(process.join().unwrap_err().is_panic());
+    // Joined with nobody having waited for it.
+    let process: Process<u8> = start(method, (), |()| panic_any(42));
+    let error = process.join().unwrap_err();
+    let status = error.exit_status().and_then(|status| status.code());
+    assert!(error.is_panic() && status == Some(101), "{error:?}");
 });
+
+#[test]
+fn a_variable_that_there_cannot_be_is_refused() {
+    for (name, value) in [("", "1"), ("A=B", "1"), ("A\0", "1"), ("A", "1\0")] {
+        let started = Process::builder().env(name, value).spawn((), |()| ());
+        let error = started.map(drop).unwrap_err().to_string();
+        assert!(error.contains("no variable"), "{error}");
+    }
+}
 
 every_method_alone!(an_exit_is_seen_as_its_code, |method| {
     let mut process: Process<u8> = start(method, 3, |code: i32| std::process::exit(code));

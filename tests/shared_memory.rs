@@ -6,6 +6,7 @@ mod common;
 
 use common::{each_method, each_method_alone, pool};
 use multiprocess::{Process, SharedMemory};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -102,6 +103,20 @@ fn the_name_goes_with_the_last_handle_of_who_created_it() {
     kept.keep();
     drop(kept);
     SharedMemory::open(&name).unwrap().unlink().unwrap();
+}
+
+#[test]
+fn the_name_goes_though_no_descriptor_is_left() {
+    let test = "the_name_goes_though_no_descriptor_is_left";
+    common::alone::in_own_process(test, common::LIMIT, || {
+        let name = fresh_name();
+        let block = SharedMemory::create(&name, 8).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        drop(block);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(!file_of(&name).exists());
+    });
 }
 
 #[test]

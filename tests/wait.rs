@@ -7,7 +7,7 @@ mod common;
 use common::alone::{in_own_process, test_path};
 use common::meet::{Gate, pass};
 use common::{LIMIT, LONG_LIMIT, each_method, polls_readable, within};
-use multiprocess::{Pipe, Process, Queue, Receiver, Semaphore, Waitable, wait};
+use multiprocess::{Pipe, Process, Queue, Receiver, Semaphore, StartMethod, Waitable, wait};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread;
@@ -369,13 +369,23 @@ fn a_source_that_no_descriptor_is_left_for_is_an_error() {
         "a_source_that_no_descriptor_is_left_for_is_an_error",
     );
     in_own_process(&test, LIMIT, || {
+        let gate = Gate::new();
         let (here, there) = Pipe::<u8>::pair().unwrap();
+        let pool = common::pool(StartMethod::ForkServer, 1);
+        let call = pool.apply_async(gate.path(), |gate: PathBuf| pass(&gate));
         let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
         let (soft, hard) = nix::sys::resource::getrlimit(limit).unwrap();
         nix::sys::resource::setrlimit(limit, 3, hard).unwrap();
-        let error = wait(&[&here], Some(SOON)).unwrap_err();
+        let errors = [
+            wait(&[&here], Some(SOON)).unwrap_err(),
+            wait(&[&call], Some(SOON)).unwrap_err(),
+        ];
         nix::sys::resource::setrlimit(limit, soft, hard).unwrap();
-        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        for error in errors {
+            assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        }
+        gate.let_through(1);
+        call.get().unwrap();
         there.send(1).unwrap();
         assert_eq!(wait(&[&here], None).unwrap(), [0]);
     });

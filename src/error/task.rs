@@ -202,7 +202,8 @@ impl TaskError {
         self.0.backtrace.as_deref()
     }
 
-    /// Returns the exit status of the process that died, as far as it is known.
+    /// Returns the exit status of the process that died, as far as it is known: of a crash, of one that was killed as its time limit
+    /// had passed, and of a [`Process`](crate::Process) whose function panicked (101).
     ///
     /// # Examples
     ///
@@ -279,9 +280,13 @@ impl TaskError {
 
     /// A process that died under the function.
     pub(crate) fn crash(status: Option<ExitStatus>) -> TaskError {
-        let mut error = TaskError::new(TaskErrorKind::Crash, "");
-        error.0.status = status.map(ExitStatusExt::into_raw);
-        error
+        TaskError::new(TaskErrorKind::Crash, "").with_status(status)
+    }
+
+    /// The process that it is about has ended so, as far as that is known.
+    pub(crate) fn with_status(mut self, status: Option<ExitStatus>) -> TaskError {
+        self.0.status = status.map(ExitStatusExt::into_raw);
+        self
     }
 
     /// A value of the type named could not be encoded or decoded.

@@ -171,7 +171,7 @@ impl PoolBuilder {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn max_tasks_per_worker(mut self, items: usize) -> PoolBuilder {
-        self.items_max = Some(items.max(1));
+        self.items_max = Some(items);
         self
     }
 
@@ -197,7 +197,7 @@ impl PoolBuilder {
     ///
     /// # Errors
     ///
-    /// Where no worker was asked for, the initializer's arguments cannot be encoded, or the system refuses a process or memory; the error names the limit.
+    /// Where no worker was asked for, or one that does no item, the initializer's arguments cannot be encoded, or the system refuses a process or memory; the error names the limit.
     ///
     /// # Examples
     ///
@@ -213,6 +213,12 @@ impl PoolBuilder {
             return Err(Error::refused(
                 "cannot build a pool",
                 "it needs at least 1 worker",
+            ));
+        }
+        if self.items_max == Some(0) {
+            return Err(Error::refused(
+                "cannot build a pool",
+                "a worker has to do at least 1 item",
             ));
         }
         let initializer = self.initializer.map(Initializer::ready).transpose()?;

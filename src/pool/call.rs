@@ -29,8 +29,11 @@ pub(crate) enum Event {
     Results { item: usize, received: Received },
     /// One item has no result.
     Failed { item: usize, error: TaskError },
-    /// No process is left to run what remains, and none can be had.
-    Broken(TaskError),
+    /// No process is left to run what remains, and none can be had. The first item of what remains, if any does.
+    Broken {
+        item: Option<usize>,
+        error: TaskError,
+    },
 }
 
 /// What became of a call, still encoded.

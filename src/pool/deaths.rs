@@ -77,7 +77,7 @@ impl Floor {
         let charged = self.dispatcher.died(index, fate);
         if let Some(piece) = charged {
             let error = match doom {
-                Some(_) => TaskError::new(TaskErrorKind::Timeout, ""),
+                Some(_) => TaskError::new(TaskErrorKind::Timeout, "").with_status(end.status),
                 None => TaskError::crash(end.status),
             };
             self.charge(piece, error.in_process(end.pid), true);
@@ -154,8 +154,9 @@ impl Floor {
         };
         match &mut job.sink {
             Sink::Caller(events) => {
-                if !matches!(events.last(), Some(Event::Broken(_))) {
-                    events.push(Event::Broken(error.clone()));
+                if !matches!(events.last(), Some(Event::Broken { .. })) {
+                    let (item, error) = (self.dispatcher.first_open(id), error.clone());
+                    events.push(Event::Broken { item, error });
                 }
                 return;
             }

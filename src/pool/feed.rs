@@ -2,7 +2,7 @@
 
 use crate::pool::crowding::Company;
 use crate::pool::dispatch::{Action, Piece};
-use crate::pool::floor::{Floor, Pending, Sink};
+use crate::pool::floor::{Floor, Sink};
 use crate::pool::hired::{Body, Worker};
 use crate::pool::protocol::{Permission, Share, to_worker};
 use crate::shm::Spin;
@@ -17,6 +17,7 @@ impl Floor {
         if self.dispatcher.has_limits() {
             self.dispatcher.tick(clock::monotonic_nanos());
         }
+        self.settle_dropped();
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             let has_submitted = !self.waiting.is_empty() && self.submit_waiting();
@@ -88,11 +89,17 @@ impl Floor {
     }
 
     fn send(&mut self, index: usize, piece: Piece) {
-        let Some(job) = self.jobs.get(&piece.job) else {
+        let Some(job) = self.jobs.get_mut(&piece.job) else {
             return;
         };
-        let Some(Pending { batch, .. }) = job.batches.get(&piece.batch) else {
+        let Some(pending) = job.batches.get_mut(&piece.batch) else {
             return;
+        };
+        let batch = if piece.is_once {
+            // Kept here, it would hide from the other end of a pipe that this one is gone.
+            pending.take_batch()
+        } else {
+            Arc::clone(&pending.batch)
         };
         let Some(worker) = self.staff.worker(index) else {
             return;
@@ -126,25 +133,25 @@ impl Floor {
         worker.sent += piece.count as u64;
         Permission(worker.link.shared_word()).extend(piece.count);
         step!("pool::feed::permitted");
-        worker.queue(header, Body::Items(Arc::clone(batch), range));
+        worker.queue(header, Body::Items(batch, range));
     }
 
     /// Takes back what a worker has not begun; returns whether that was anything.
     pub(crate) fn revoke(&mut self, index: usize, all: bool) -> bool {
         let held = self.dispatcher.items_with(index);
         let skips = self.dispatcher.skips(index) as u64;
+        let kept = self.dispatcher.items_for_good(index);
         let Some(worker) = self.staff.worker(index) else {
             return false;
         };
         let permitted = worker.sent - skips;
-        let share = if all {
-            Share::All
+        // Half of it is not worth what it takes in already.
+        let (share, kept) = if all {
+            (Share::All, kept)
         } else {
-            Share::Half {
-                kept: worker.items_in_transfer(),
-            }
+            (Share::Half, kept.max(worker.items_in_transfer()))
         };
-        match Permission(worker.link.shared_word()).revoke(permitted, held, share) {
+        match Permission(worker.link.shared_word()).revoke(permitted, held, kept, share) {
             None => {
                 self.staff.dismiss(index);
                 false

@@ -96,9 +96,18 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) batch: Arc<Batch>,
+    pub(crate) bytes: usize,
     pub(crate) left: usize,
     /// When it was submitted, by the monotonic clock.
     pub(crate) since: u64,
+}
+
+impl Pending {
+    /// Gives the batch away, to be sent and not kept.
+    pub(crate) fn take_batch(&mut self) -> Arc<Batch> {
+        let nothing = Arc::new(Batch::empty(self.batch.lane()));
+        std::mem::replace(&mut self.batch, nothing)
+    }
 }
 
 /// Where outcomes go.
@@ -229,16 +238,24 @@ impl Floor {
     pub(crate) fn submit(&mut self, job: JobId, item: usize, batch: Batch) {
         let number = self.next_batch;
         self.next_batch += 1;
-        let left = batch.count();
-        self.dispatcher.weigh(job, left, batch.size() as u64);
+        let (left, bytes, has_moved) = (batch.count(), batch.size(), batch.has_moved());
+        self.dispatcher.weigh(job, left, bytes as u64);
         if let Some(open) = self.jobs.get_mut(&job) {
-            open.bytes_ahead += batch.size();
+            open.bytes_ahead += bytes;
             open.bar.submitted(left);
-            let batch = Arc::new(batch);
-            let since = clock::monotonic_nanos();
-            open.batches.insert(number, Pending { batch, left, since });
+            let pending = Pending {
+                batch: Arc::new(batch),
+                bytes,
+                left,
+                since: clock::monotonic_nanos(),
+            };
+            open.batches.insert(number, pending);
         }
-        self.dispatcher.submit(job, number, item, left);
+        if has_moved {
+            self.dispatcher.submit_once(job, number, item);
+        } else {
+            self.dispatcher.submit(job, number, item, left);
+        }
     }
 
     /// No more items of this job will come.

@@ -61,6 +61,7 @@ pub struct ImapUnordered<'pool, R> {
 /// The part that both have in common: items go in, outcomes come out.
 struct Stream<'pool> {
     state: State<'pool>,
+    is_ordered: bool,
     /// Items that were submitted, and those whose outcomes the caller has.
     submitted: usize,
     yielded: usize,
@@ -80,8 +81,11 @@ enum State<'pool> {
     Exhausted {
         job: Opened<'pool>,
     },
-    /// It could not be opened, and that has still to be said.
-    Refused(TaskError),
+    /// Nothing more will come, and that has still to be said: of this item, unless the caller asks in order.
+    Refused {
+        item: usize,
+        error: TaskError,
+    },
     Ended,
 }
 
@@ -105,7 +109,7 @@ impl<I: Iterator<Item: Portable>> Source for Items<I> {
 }
 
 impl<'pool> Stream<'pool> {
-    fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> Stream<'pool>
+    fn new<I>(driver: &'pool Driver, spec: Spec, items: I, is_ordered: bool) -> Stream<'pool>
     where
         I: Iterator<Item: Portable> + 'pool,
     {
@@ -116,10 +120,11 @@ impl<'pool> Stream<'pool> {
                 job,
                 source: Box::new(items),
             },
-            Err(error) => State::Refused(error),
+            Err(error) => State::Refused { item: 0, error },
         };
         Stream {
             state,
+            is_ordered,
             submitted: 0,
             yielded: 0,
             attendance: Attendance::now(),
@@ -132,7 +137,7 @@ impl<'pool> Stream<'pool> {
     /// Whether every item has been pulled and its outcome is with the caller.
     fn is_done(&self) -> bool {
         match self.state {
-            State::Open { .. } | State::Refused(_) => false,
+            State::Open { .. } | State::Refused { .. } => false,
             State::Exhausted { .. } => self.yielded == self.submitted,
             State::Ended => true,
         }
@@ -178,15 +183,16 @@ impl<'pool> Stream<'pool> {
                     job.turn(job.bounded_supply(ahead), patience)
                 }
                 State::Exhausted { job } => job.turn(Supply::None, patience),
-                State::Refused(_) => {
+                State::Refused { .. } => {
                     // Asked for when nothing else is there.
                     if patience == Patience::Now {
                         return;
                     }
-                    if let State::Refused(error) = std::mem::replace(&mut self.state, State::Ended)
-                    {
+                    let state = std::mem::replace(&mut self.state, State::Ended);
+                    if let State::Refused { item, error } = state {
                         self.submitted += 1;
-                        take(self.yielded, Outcome::Failed(error));
+                        let item = if self.is_ordered { self.yielded } else { item };
+                        take(item, Outcome::Failed(error));
                     }
                     return;
                 }
@@ -247,9 +253,10 @@ impl<'pool> Stream<'pool> {
             match event {
                 Event::Results { item, received } => take(item, Outcome::Results(received)),
                 Event::Failed { item, error } => take(item, Outcome::Failed(error)),
-                Event::Broken(error) => {
-                    // Nothing more will come: the caller is told once, behind what is there already.
-                    self.state = State::Refused(error);
+                Event::Broken { item, error } => {
+                    // The caller is told once, behind what is there already.
+                    let item = item.unwrap_or(self.submitted);
+                    self.state = State::Refused { item, error };
                     return;
                 }
             }
@@ -278,7 +285,7 @@ impl<'pool, R: Portable> Imap<'pool, R> {
     where
         I: Iterator<Item: Portable> + 'pool,
     {
-        let stream = Stream::new(driver, spec, items);
+        let stream = Stream::new(driver, spec, items, true);
         Imap {
             stream,
             ordered: Ordered::default(),
@@ -319,7 +326,7 @@ impl<'pool, R: Portable> ImapUnordered<'pool, R> {
     where
         I: Iterator<Item: Portable> + 'pool,
     {
-        let stream = Stream::new(driver, spec, items);
+        let stream = Stream::new(driver, spec, items, false);
         ImapUnordered {
             stream,
             there: VecDeque::new(),

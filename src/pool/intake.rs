@@ -219,6 +219,15 @@ impl Floor {
         }
     }
 
+    /// Lets go of items that were cancelled, and that nobody has or gets any more.
+    pub(crate) fn settle_dropped(&mut self) {
+        for piece in self.dispatcher.take_dropped() {
+            if let Some(job) = self.jobs.get_mut(&piece.job) {
+                job.settle_items(&piece);
+            }
+        }
+    }
+
     /// Whether anybody waits for the outcome of an item.
     fn is_wanted(&self, piece: &Piece) -> bool {
         match self.jobs.get(&piece.job).map(|job| &job.sink) {
@@ -268,7 +277,7 @@ impl Floor {
                         let calls = stream.take_all(item..item + piece.count);
                         self.finished.push(Finished::of(calls, received));
                     }
-                    Event::Failed { error, .. } | Event::Broken(error) => {
+                    Event::Failed { error, .. } | Event::Broken { error, .. } => {
                         if let Some(call) = stream.take(item) {
                             let error = error.at_item(None);
                             self.finished.push(Finished::One(call, Raw::Failed(error)));
@@ -313,7 +322,7 @@ impl Job {
         if let Some(pending) = self.batches.get_mut(&piece.batch) {
             pending.left = pending.left.saturating_sub(piece.count);
             if pending.left == 0 {
-                self.bytes_ahead -= pending.batch.size().min(self.bytes_ahead);
+                self.bytes_ahead -= pending.bytes.min(self.bytes_ahead);
                 self.batches.remove(&piece.batch);
             }
         }

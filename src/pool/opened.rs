@@ -282,7 +282,9 @@ where
                                 ordered.put(item, Outcome::Results(received));
                             }
                         }
-                        Event::Failed { error, .. } | Event::Broken(error) => return Err(error),
+                        Event::Failed { error, .. } | Event::Broken { error, .. } => {
+                            return Err(error);
+                        }
                     }
                 }
                 ordered.append_to(&mut others)?;
@@ -336,7 +338,7 @@ where
         let result = match events.into_iter().next() {
             None => continue,
             Some(Event::Results { item, mut received }) => received.next(item),
-            Some(Event::Failed { error, .. } | Event::Broken(error)) => Err(error),
+            Some(Event::Failed { error, .. } | Event::Broken { error, .. }) => Err(error),
         };
         return result.map_err(|error| error.at_item(None));
     }

@@ -58,10 +58,7 @@ pub(crate) mod from_worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
     All,
-    /// Half of it, but for the first `kept` items that the worker holds: it is taking these in already.
-    Half {
-        kept: usize,
-    },
+    Half,
 }
 
 /// The permission word of a link.
@@ -88,12 +85,18 @@ impl Permission<'_> {
         self.change(|end, place| (end.wrapping_add(count as u32), place));
     }
 
-    /// Parent: takes back what was not begun, of `held` items that end at ticket `permitted`: half of it, but for the first
-    /// `kept` of them, or all. Returns how many items that is; `None` if the word is nothing that a sound worker leaves there.
+    /// Parent: takes back what was not begun, of `held` items that end at ticket `permitted`, but for the first
+    /// `kept` of them: half of it, or all. Returns how many items that is; `None` if the word is nothing that a sound worker leaves there.
     ///
     /// This may be done again before the worker has passed over what was taken back first: it begins to only when its place
     /// is at the end, and then there is nothing left to take back.
-    pub(crate) fn revoke(&self, permitted: u64, held: usize, share: Share) -> Option<usize> {
+    pub(crate) fn revoke(
+        &self,
+        permitted: u64,
+        held: usize,
+        kept: usize,
+        share: Share,
+    ) -> Option<usize> {
         let mut revoked = Some(0);
         self.change(|end, place| {
             let free = end.wrapping_sub(place);
@@ -101,9 +104,10 @@ impl Permission<'_> {
                 revoked = None;
                 return (end, place);
             }
+            let free = free.min((held - kept.min(held)) as u32);
             let taken = match share {
                 Share::All => free,
-                Share::Half { kept } => free.min((held - kept.min(held)) as u32).div_ceil(2),
+                Share::Half => free.div_ceil(2),
             };
             revoked = Some(taken as usize);
             (end.wrapping_sub(taken), place)
@@ -166,10 +170,11 @@ mod tests {
                     .revoke(
                         base + 1000,
                         1000,
+                        9,
                         if round % 3 == 0 {
                             Share::All
                         } else {
-                            Share::Half { kept: 9 }
+                            Share::Half
                         },
                     )
                     .unwrap();
@@ -182,9 +187,9 @@ mod tests {
     #[test]
     fn a_word_that_makes_no_sense_is_told() {
         let word = AtomicU64::new(u64::MAX);
-        assert_eq!(Permission(&word).revoke(10, 10, Share::All), None);
+        assert_eq!(Permission(&word).revoke(10, 10, 0, Share::All), None);
         let word = AtomicU64::new(10 << 32);
-        assert_eq!(Permission(&word).revoke(10, 5, Share::All), None);
+        assert_eq!(Permission(&word).revoke(10, 5, 0, Share::All), None);
         assert_eq!(Permission(&word).claim(3, 5), 0);
     }
 }

@@ -255,7 +255,7 @@ pub(crate) fn decode_all<R: Portable>(raw: Raw) -> Result<Vec<R>, TaskError> {
     for event in events {
         match event {
             Event::Results { item, received } => ordered.put(item, Outcome::Results(received)),
-            Event::Failed { error, .. } | Event::Broken(error) => return Err(error),
+            Event::Failed { error, .. } | Event::Broken { error, .. } => return Err(error),
         }
     }
     let mut results = Vec::new();

@@ -11,6 +11,7 @@ use crate::pool::worker::describe_worker;
 use crate::process::{self, Echo, NotStarted, Order, Spares, StartMethod};
 use crate::sys::limits;
 use crate::sys::poll::Watch;
+use crate::sys::socket;
 use crate::sys::step::step;
 use crate::wire::{Header, Link};
 use std::os::fd::AsFd;
@@ -364,7 +365,8 @@ impl Staff {
         for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.take()) {
             let Worker { link, process, .. } = worker;
             self.watch.remove(link.news());
-            // It ends when its link does.
+            // It ends when its link does, also where a copy of this process has it still.
+            socket::end(link.news());
             drop(link);
             step!("pool::dismiss::closed");
             let child = match process {

@@ -1,9 +1,10 @@
 //! [`ProcessBuilder`]: how a process is described, and started.
 
-use crate::error::{Result, TaskError, TaskErrorKind};
+use crate::error::{Error, Result, TaskError, TaskErrorKind};
 use crate::process::handle::Process;
 use crate::process::launcher::{self, Order};
 use crate::process::request::{Echo, StartMethod};
+use crate::sys::identity::is_valid_variable;
 use crate::task::{Callable, Portable, Stateless, describe_call, require_no_captures};
 use crate::wire::value;
 use std::any::type_name;
@@ -157,7 +158,8 @@ impl ProcessBuilder {
         self
     }
 
-    /// Sets a variable in the environment of the process alone.
+    /// Sets a variable in the environment of the process alone. A name that is empty or holds `=`, and a zero byte in either, is an
+    /// error when it is started.
     ///
     /// # Examples
     ///
@@ -253,6 +255,11 @@ impl ProcessBuilder {
     }
 
     fn launch<A: Portable, T>(self, args: &A, function: Callable) -> Result<Process<T>> {
+        let is_bad = |(name, value): &&(OsString, OsString)| !is_valid_variable(name, value);
+        if let Some((name, value)) = self.variables.iter().find(is_bad) {
+            let why = format!("there can be no variable {name:?} with the value {value:?}");
+            return Err(Error::refused("cannot start a process", why));
+        }
         let mut arguments = Vec::new();
         let enclosed = value::pack(args, &mut arguments).map_err(|why| {
             TaskError::of_type(TaskErrorKind::ArgumentEncoding, type_name::<A>(), why)

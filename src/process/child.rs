@@ -430,6 +430,10 @@ impl Child {
             self.take_news_once()?;
             if self.returned.is_some() {
                 self.leave_to_its_parent();
+                if self.has_failed() {
+                    // How it ended belongs to what is told.
+                    self.look();
+                }
                 return Ok(());
             }
         }
@@ -566,7 +570,9 @@ impl Child {
     pub(crate) fn into_arrived(self) -> Arrived {
         let (pid, status) = (self.pid, self.exit_status());
         match self.returned {
-            Some(Arrived(result)) => Arrived(result.map_err(|error| error.in_process(pid))),
+            Some(Arrived(result)) => {
+                Arrived(result.map_err(|error| error.in_process(pid).with_status(status)))
+            }
             None => Arrived(Err(TaskError::crash(status).in_process(pid))),
         }
     }

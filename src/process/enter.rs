@@ -170,7 +170,10 @@ fn run_on_stack(entry: function::Entry<Call, Returned>, call: Call, bytes: u64) 
         .name(name.replace('\0', " "))
         .stack_size(size);
     match thread.spawn(move || run_here(entry, call)) {
-        Err(error) => system(format!("no stack of {bytes} bytes: {error}")),
+        Err(error) => {
+            let limit = limits::behind(&error).map_or(String::new(), |limit| format!(" ({limit})"));
+            system(format!("no stack of {bytes} bytes: {error}{limit}"))
+        }
         Ok(thread) => thread
             .join()
             .unwrap_or_else(|_| system("its thread ended".to_owned())),

@@ -291,8 +291,7 @@ impl SharedMemory {
 impl Block {
     /// Takes the name away if it is still this block's.
     fn unlink(&self) -> io::Result<()> {
-        let named = named::open(&self.name)?;
-        if identity(named)? != identity(&self.file)? {
+        if named::identity(&self.name)? != identity(&self.file)? {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another block has the name now",

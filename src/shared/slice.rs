@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
@@ -121,8 +121,10 @@ impl<T: Pod> SharedSlice<T> {
         let path = path.as_ref();
         let operation = || format!("cannot share what is in {}", path.display());
         let read = |error| Error::io(operation(), error);
-        let mut source = File::open(path).map_err(read)?;
+        let source = File::open(path).map_err(|error| failed(operation(), error))?;
         let bytes = source.metadata().map_err(read)?.len();
+        // One that has grown meanwhile is not to be longer than a file may be.
+        let mut source = source.take(limits::file_size());
         let content = keep(bytes, |target| io::copy(&mut source, target).map(drop))
             .map_err(|error| failed(operation(), error))?;
         let len = content.bytes().len();

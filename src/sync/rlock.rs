@@ -14,13 +14,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::thread;
 use std::time::Duration;
 
 thread_local! {
-    /// How often this thread has taken each lock that it holds. What is here and not held was the parent's, before a fork.
-    static TAKEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    /// What is here and not held was the parent's, before a fork.
+    static TAKEN: RefCell<AllTaken> = const { RefCell::new(AllTaken::NONE) };
+}
+
+/// How often a thread has taken each lock that it holds. It is there until the thread's very end, as guards may be: nothing has to be
+/// dropped, since nothing is left in memory of its own where no lock is held.
+struct AllTaken {
+    one: Option<Taken>,
+    others: ManuallyDrop<Vec<Taken>>,
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +35,38 @@ struct Taken {
     lock: usize,
     times: usize,
     is_broken: bool,
+}
+
+impl AllTaken {
+    const NONE: AllTaken = AllTaken {
+        one: None,
+        others: ManuallyDrop::new(Vec::new()),
+    };
+
+    fn find(&mut self, lock: usize) -> Option<&mut Taken> {
+        let mut all = self.one.iter_mut().chain(self.others.iter_mut());
+        all.find(|one| one.lock == lock)
+    }
+
+    fn add(&mut self, taken: Taken) {
+        self.remove(taken.lock);
+        if self.one.is_none() {
+            self.one = Some(taken);
+        } else {
+            self.others.push(taken);
+        }
+    }
+
+    fn remove(&mut self, lock: usize) {
+        if self.one.is_some_and(|one| one.lock == lock) {
+            self.one = None;
+        } else if !self.others.is_empty() {
+            self.others.retain(|one| one.lock != lock);
+            if self.others.is_empty() {
+                *self.others = Vec::new();
+            }
+        }
+    }
 }
 
 /// Is held by one thread of one process at a time, which may take it again; others get it when it has been given up as often.
@@ -208,28 +247,25 @@ impl RLock {
 
     /// Notes that this thread has taken it once; the guards give it up.
     fn keep(&self, held: Held<'_>, is_broken: bool) {
-        let lock = self.address();
-        TAKEN.with_borrow_mut(|all| {
-            all.retain(|one| one.lock != lock);
-            all.push(Taken {
-                lock,
-                times: 1,
-                is_broken,
-            });
-        });
+        let taken = Taken {
+            lock: self.address(),
+            times: 1,
+            is_broken,
+        };
+        TAKEN.with_borrow_mut(|all| all.add(taken));
         mem::forget(held);
     }
 
     /// How often this thread has taken it, to be changed.
     fn with_taken<R>(&self, change: impl FnOnce(&mut Taken) -> R) -> Option<R> {
         let lock = self.address();
-        TAKEN
-            .try_with(|all| {
-                let mut all = all.borrow_mut();
-                all.iter_mut().find(|one| one.lock == lock).map(change)
-            })
-            .ok()
-            .flatten()
+        TAKEN.with_borrow_mut(|all| all.find(lock).map(change))
+    }
+
+    /// It is given up.
+    fn forget_taken(&self) {
+        let lock = self.address();
+        TAKEN.with_borrow_mut(|all| all.remove(lock));
     }
 
     fn address(&self) -> usize {
@@ -255,12 +291,14 @@ impl Drop for RLockGuard<'_> {
             *taken
         });
         step!("rlock::give::counted");
-        match left {
-            Some(Taken { times: 1.., .. }) => {}
-            Some(Taken {
-                is_broken: true, ..
-            }) => word.release_as_died(),
-            _ => word.release(),
+        if left.is_some_and(|taken| taken.times > 0) {
+            return;
+        }
+        self.lock.forget_taken();
+        if left.is_some_and(|taken| taken.is_broken) {
+            word.release_as_died();
+        } else {
+            word.release();
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::file::may_have;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -31,7 +32,12 @@ const AT_ONCE: usize = 32;
 
 /// A memory file into which `len` bytes are still to be written, more or less, as a [`File`]. Until it is frozen nobody else
 /// has it.
+///
+/// # Errors
+///
+/// Also where it would be larger than this process may make one.
 pub(crate) fn draft(len: u64) -> io::Result<File> {
+    may_have(len)?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = above_streams(retry(|| memfd_create(c"multiprocess-slice", flags))?)?;
     let file = File::from(file);

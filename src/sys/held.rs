@@ -249,9 +249,10 @@ impl Drop for Pending<'_> {
 
 /// Whether some thread of this process holds a word whose node is in that range of addresses.
 pub(crate) fn is_any_within(range: Range<usize>) -> bool {
+    // From behind: what its thread moves meanwhile moves to the front, so it is met once at least.
     records().any(|record| {
         let pending = record.head.pending.load(Ordering::Relaxed);
-        range.contains(&pending) || record.held().any(|node| range.contains(&node))
+        range.contains(&pending) || record.held().rev().any(|node| range.contains(&node))
     })
 }
 
@@ -297,7 +298,8 @@ impl Record {
         let len = self.len.load(Ordering::Relaxed).min(HELD_MAX);
         self.nodes[..len]
             .iter()
-            .map(|node| node.load(Ordering::Relaxed))
+            // Acquire: who sees what has moved to a place sees what was there at the place in front of it.
+            .map(|node| node.load(Ordering::Acquire))
     }
 
     /// What the node at this place must point to.
@@ -322,7 +324,8 @@ impl Record {
         compiler_fence(Ordering::SeqCst);
         for place in at..len - 1 {
             let next = self.nodes[place + 1].load(Ordering::Relaxed);
-            self.nodes[place].store(next, Ordering::Relaxed);
+            // Release: pairs with the acquire in `held`.
+            self.nodes[place].store(next, Ordering::Release);
         }
         self.len.store(len - 1, Ordering::Relaxed);
     }
@@ -333,15 +336,17 @@ struct AtEnd;
 
 impl Drop for AtEnd {
     fn drop(&mut self) {
-        let Some(record) = CURRENT.take() else { return };
+        let Some(record) = CURRENT.get() else { return };
         let is_idle = record.len.load(Ordering::Relaxed) == 0
             && record.head.pending.load(Ordering::Relaxed) == 0
             && record.tid.load(Ordering::Relaxed) != 0;
         if is_idle && register(record.former.load(Ordering::Relaxed)).is_ok() {
+            CURRENT.set(None);
             record.tid.store(0, Ordering::Relaxed);
             // Release: pairs with the acquire in `Record::take`.
             record.is_taken.store(false, Ordering::Release);
         }
+        // Else what is dropped after this, and gives up what is held or takes more, finds the record that the kernel has.
     }
 }
 

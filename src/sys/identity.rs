@@ -155,6 +155,12 @@ pub(crate) fn remove_from_environment(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether there can be such a variable.
+pub(crate) fn is_valid_variable(name: &std::ffi::OsStr, value: &std::ffi::OsStr) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    is_valid_name(name) && !value.as_bytes().contains(&0)
+}
+
 /// Whether `std` takes it as a variable's name, without a panic.
 fn is_valid_name(name: &std::ffi::OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;

@@ -5,6 +5,7 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::file::set_size;
 use crate::sys::held;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -27,9 +28,7 @@ impl SealedMemory {
     pub(crate) fn create(len: usize) -> io::Result<SealedMemory> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = above_streams(retry(|| memfd_create(c"multiprocess", flags))?)?;
-        let size =
-            libc::off_t::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        retry(|| nix::unistd::ftruncate(&file, size))?;
+        set_size(&file, len)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         retry(|| fcntl(&file, FcntlArg::F_ADD_SEALS(seals)))?;
         Ok(SealedMemory { file, len })

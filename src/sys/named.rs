@@ -3,6 +3,7 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::file::{self, Identity, may_have, set_size};
 use nix::fcntl::OFlag;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag};
@@ -12,30 +13,37 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Makes `len` bytes of zeros under a name that nobody has, for this user only.
 pub(crate) fn create(name: &str, len: usize) -> io::Result<OwnedFd> {
-    let size =
-        libc::off_t::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL;
+    may_have(len as u64)?;
     let file = open_with(name, flags)?;
-    match retry(|| nix::unistd::ftruncate(&file, size)) {
-        Ok(()) => Ok(file),
-        Err(error) => {
-            // Ours, and nobody has been told of it.
-            let _stays_then = unlink(name);
-            Err(error)
-        }
-    }
+    let made = above_streams(file).and_then(|file| set_size(&file, len).map(|()| file));
+    made.inspect_err(|_| {
+        // Ours, and nobody has been told of it.
+        let _stays_then = unlink(name);
+    })
 }
 
 /// Opens what has this name, for reading and writing.
 pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
-    open_with(name, OFlag::empty())
+    above_streams(open_with(name, OFlag::empty())?)
 }
 
 fn open_with(name: &str, flags: OFlag) -> io::Result<OwnedFd> {
     let path = path(name);
     let flags = flags | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    above_streams(retry(|| shm_open(path.as_str(), flags, mode))?)
+    retry(|| shm_open(path.as_str(), flags, mode))
+}
+
+/// Where the C library keeps what has a name.
+const FOLDER: &str = "/dev/shm";
+
+/// Which file has this name. It takes no descriptor, as a rule: a process that may open no more can tell, and take the name away.
+pub(crate) fn identity(name: &str) -> io::Result<Identity> {
+    match file::identity_at(&format!("{FOLDER}{}", path(name))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file::identity(open(name)?),
+        found => found,
+    }
 }
 
 /// Takes the name away; who has the file open keeps it.

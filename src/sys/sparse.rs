@@ -2,6 +2,7 @@
 
 use crate::sys::descriptor::above_streams;
 use crate::sys::errno::retry;
+use crate::sys::file::{may_have, set_size};
 use crate::sys::limits;
 use crate::sys::memory::Mapping;
 use crate::sys::shared::SharedFd;
@@ -23,12 +24,9 @@ impl SparseFile {
     pub(crate) fn create(len: usize) -> io::Result<SparseFile> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = above_streams(retry(|| memfd_create(c"multiprocess-queue", flags))?)?;
-        // Asked before: the kernel would not only refuse, but send a signal that kills.
         let allowed = usize::try_from(limits::file_size()).unwrap_or(usize::MAX);
         let len = len.min(allowed) / 4096 * 4096;
-        let size =
-            libc::off_t::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        retry(|| nix::unistd::ftruncate(&file, size))?;
+        set_size(&file, len)?;
         retry(|| {
             fcntl(
                 &file,
@@ -71,9 +69,7 @@ impl SparseFile {
     /// Writes `bytes` at `offset`, through no mapping: where memory is refused, that is an error and no signal.
     pub(crate) fn write_at(&self, mut offset: usize, mut bytes: &[u8]) -> io::Result<()> {
         self.check(offset, bytes.len())?;
-        if (offset + bytes.len()) as u64 > limits::file_size() {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
+        may_have((offset + bytes.len()) as u64)?;
         while !bytes.is_empty() {
             let position = offset as libc::off_t;
             let written = retry(|| nix::sys::uio::pwrite(&self.file, bytes, position))?;

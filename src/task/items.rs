@@ -31,8 +31,9 @@ pub(crate) struct Items<I: Iterator> {
     unwatched: usize,
     /// The longest time between two looks in the last batch; nothing, if there was none.
     longest: Option<Duration>,
-    /// An item that was pulled but did not fit in the batch before.
+    /// An item that was pulled but did not fit in the batch before; or one that is encoded already and has a batch of its own.
     waiting: Option<I::Item>,
+    alone: Option<Frames>,
     pulled: usize,
     is_exhausted: bool,
 }
@@ -55,6 +56,7 @@ impl<I: Iterator<Item: Portable>> Items<I> {
             unwatched: 1,
             longest: None,
             waiting: None,
+            alone: None,
             pulled: 0,
             is_exhausted: false,
         }
@@ -92,7 +94,8 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         piece_items: usize,
         bytes_max: usize,
     ) -> Produced {
-        let first = self.pulled - usize::from(self.waiting.is_some());
+        let first =
+            self.pulled - usize::from(self.waiting.is_some()) - usize::from(self.alone.is_some());
         match plain::number_size::<I::Item>() {
             Some(size) => {
                 let items_max = items_max.min(bytes_max / size).max(1);
@@ -143,6 +146,11 @@ impl<I: Iterator<Item: Portable>> Items<I> {
         piece_items: usize,
         bytes_max: usize,
     ) -> Produced {
+        if let Some(frames) = self.alone.take() {
+            self.longest = None;
+            let batch = Batch::framed(frames);
+            return Produced::Batch { first, batch };
+        }
         let mut frames = Frames::default();
         let mut watch = Watch::new(items_max, piece_items, self.unwatched);
         while frames.count() < items_max && frames.bytes.len() < bytes_max {
@@ -169,6 +177,11 @@ impl<I: Iterator<Item: Portable>> Items<I> {
                 }
                 // It fails once more, alone, when its turn comes.
                 self.waiting = Some(item);
+                break;
+            } else if frames.has_moved() {
+                if frames.count() > 1 {
+                    self.alone = Some(frames.split_last());
+                }
                 break;
             }
         }

@@ -50,6 +50,7 @@ pub(crate) struct Batch {
     descriptors: Vec<Arc<SharedFd>>,
     /// Where those of each framed value end; empty where no value has any.
     descriptor_ends: Vec<usize>,
+    has_moved: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +66,7 @@ pub(crate) struct Frames {
     ends: Vec<usize>,
     descriptors: Vec<Arc<SharedFd>>,
     descriptor_ends: Vec<usize>,
+    has_moved: bool,
 }
 
 impl Frames {
@@ -96,8 +98,33 @@ impl Frames {
         }
     }
 
+    /// Whether a handle that is in one process at a time has moved in with a value: it can be sent once only.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
+    /// Takes the last value out.
+    pub(crate) fn split_last(&mut self) -> Frames {
+        let count = self.count().saturating_sub(1);
+        let mut last = Frames {
+            bytes: self.bytes.split_off(end_of(&self.ends, count)),
+            has_moved: std::mem::take(&mut self.has_moved),
+            ..Frames::default()
+        };
+        self.ends.truncate(count);
+        last.ends.push(last.bytes.len());
+        if self.descriptor_ends.len() > count {
+            self.descriptor_ends.truncate(count);
+            let kept = end_of(&self.descriptor_ends, count);
+            last.descriptors = self.descriptors.split_off(kept);
+            last.descriptor_ends.push(last.descriptors.len());
+        }
+        last
+    }
+
     /// The value is on its way from here on.
     fn enclose(&mut self, enclosed: Enclosed) {
+        self.has_moved |= enclosed.has_moved();
         let more = enclosed.depart();
         if more.is_empty() && self.descriptor_ends.is_empty() {
             return;
@@ -126,6 +153,7 @@ impl Batch {
             ends: Vec::new(),
             descriptors: Vec::new(),
             descriptor_ends: Vec::new(),
+            has_moved: false,
         }
     }
 
@@ -138,6 +166,7 @@ impl Batch {
             ends: Vec::new(),
             descriptors: Vec::new(),
             descriptor_ends: Vec::new(),
+            has_moved: false,
         }
     }
 
@@ -150,6 +179,7 @@ impl Batch {
             ends: frames.ends,
             descriptors: frames.descriptors,
             descriptor_ends: frames.descriptor_ends,
+            has_moved: frames.has_moved,
         }
     }
 
@@ -162,6 +192,7 @@ impl Batch {
             ends: Vec::new(),
             descriptors: Vec::new(),
             descriptor_ends: Vec::new(),
+            has_moved: false,
         }
     }
 
@@ -214,6 +245,11 @@ impl Batch {
 
     pub(crate) fn lane(&self) -> Lane {
         self.lane
+    }
+
+    /// As [`Frames::has_moved`]; such a value has a batch of its own.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.has_moved
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -68,7 +68,8 @@ impl Single {
             Single::Few(lane, _) => *lane,
             Single::Batch(own) => own.lane(),
         };
-        lane == batch.lane() && lane != Lane::Whole
+        let has_moved = matches!(self, Single::Batch(own) if own.has_moved());
+        lane == batch.lane() && lane != Lane::Whole && !has_moved && !batch.has_moved()
     }
 
     /// Puts it behind the values of `batch`, which it [can join](Single::can_join).

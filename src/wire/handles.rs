@@ -61,6 +61,14 @@ impl Enclosed {
         self.0.map_or_else(Vec::new, |contents| contents.depart())
     }
 
+    /// Whether a handle moves with it, as one does that is in one process at a time.
+    #[inline]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.0
+            .as_deref()
+            .is_some_and(|contents| !contents.undo.is_empty())
+    }
+
     fn contents(&mut self) -> &mut Contents {
         self.0.get_or_insert_default()
     }

@@ -5,7 +5,9 @@ use crate::common::alone::{in_own_process, on_the_only_thread, test_path};
 use crate::common::census::Census;
 use crate::common::unsafely::become_nobody;
 use crate::common::{LIMIT, LONG_LIMIT, assert_serves, pool};
-use multiprocess::{Array, Barrier, Event, Lock, Process, SharedSlice, StartMethod, Value};
+use multiprocess::{
+    Array, Barrier, Event, Lock, Pipe, Pool, Process, SharedMemory, SharedSlice, StartMethod, Value,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,6 +133,48 @@ fn a_worker_whose_group_has_no_memory_left_is_a_crash() {
             assert_serves(&pool);
         }
         pool.terminate().unwrap();
+    });
+}
+
+/// What no object fits in that takes memory of its own.
+const SMALL_FILES: u64 = 64 << 10;
+
+#[test]
+fn a_file_that_may_not_be_so_large_is_an_error_and_no_signal() {
+    let test = test_path(
+        module_path!(),
+        "a_file_that_may_not_be_so_large_is_an_error_and_no_signal",
+    );
+    in_own_process(&test, LIMIT, || {
+        let before = Census::now();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("numbers");
+        fs::write(&file, vec![1; BYTES]).unwrap();
+        let name = format!("multiprocess-test-large-{}", std::process::id());
+        let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, SMALL_FILES, hard).unwrap();
+        let refused = [
+            Lock::new(7).map(drop),
+            Array::<u8>::new(BYTES).map(drop),
+            Pipe::<u8>::pair().map(drop),
+            SharedSlice::from_slice(&[1_u8; BYTES]).map(drop),
+            SharedSlice::from_fn(BYTES, |n| n as u8).map(drop),
+            SharedSlice::<u8>::from_file(&file).map(drop),
+            SharedMemory::create(&name, BYTES).map(drop),
+            Pool::builder().workers(1).build().map(drop),
+        ];
+        let small = SharedSlice::from_slice(&[1_u8; 100]).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, soft, hard).unwrap();
+        for (at, outcome) in refused.into_iter().enumerate() {
+            let error = outcome.unwrap_err().to_string();
+            let limit = format!("RLIMIT_FSIZE is {SMALL_FILES}");
+            assert!(error.contains(&limit), "{at}: {error}");
+        }
+        assert_eq!(small.len(), 100);
+        assert!(!Path::new("/dev/shm").join(&name).exists());
+        assert_serves(&pool(StartMethod::ForkServer, 1));
+        drop((small, folder));
+        before.assert_nothing_added();
     });
 }
 

@@ -44,7 +44,7 @@ impl Dispatcher {
         let may_retry = self
             .jobs
             .get(&piece.job)
-            .is_some_and(|job| piece.attempts < job.terms.retries);
+            .is_some_and(|job| piece.attempts < job.terms.retries && !piece.is_once);
         if may_retry {
             self.put_back(Piece {
                 attempts: piece.attempts + 1,
@@ -114,7 +114,8 @@ impl Dispatcher {
         !self.is_busy(worker)
     }
 
-    /// A worker has died. Returns the item that is charged, if one is. Its other items are ready again.
+    /// A worker has died. Returns the item that is charged, if one is. Its other items are ready again. An item that can be sent once
+    /// only is charged whether it was begun or not.
     pub(crate) fn died(&mut self, worker: usize, fate: Fate) -> Option<Piece> {
         let mut pieces = std::mem::take(&mut self.workers[worker]).pieces;
         let mut charged = None;
@@ -122,7 +123,9 @@ impl Dispatcher {
             Fate::At(begun) | Fate::KilledAt(begun) => begun,
             Fate::Between | Fate::Killed => usize::MAX,
         };
-        if fate == Fate::Between {
+        if pieces.front().is_some_and(|front| front.is_once) {
+            before = 0;
+        } else if fate == Fate::Between {
             if let Some(front) = pieces.front_mut() {
                 front.deaths += 1;
                 if front.deaths >= DEATHS_MAX {
@@ -153,7 +156,7 @@ impl Dispatcher {
 
     fn put_back(&mut self, piece: Piece) {
         if let Some(job) = self.jobs.get_mut(&piece.job) {
-            job.put_back(piece);
+            job.put_back(piece, &mut self.dropped);
             if !job.ready.is_empty() {
                 self.ready.insert(piece.job);
             }

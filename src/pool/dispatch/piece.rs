@@ -17,6 +17,8 @@ pub(crate) struct Piece {
     pub(crate) item: usize,
     pub(crate) count: usize,
     /// How often its first item was tried before.
+    /// Whether it is one item that can be sent once only. Who gets it has nothing else, and keeps it.
+    pub(crate) is_once: bool,
     pub(crate) attempts: u32,
     pub(crate) deaths: u32,
     /// What it was believed to take when it was sent.

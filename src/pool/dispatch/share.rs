@@ -137,11 +137,12 @@ impl Dispatcher {
         actions.extend(far.map(|worker| Action::Revoke { worker, all: true }));
     }
 
-    /// Sends a worker the next piece; returns whether there was one. What is left of a job is not shared out in pieces of
+    /// Sends a worker the next piece; returns whether there was one for it. What is left of a job is not shared out in pieces of
     /// less work than `least_nanos`.
     fn give(&mut self, index: usize, least_nanos: f64, actions: &mut Vec<Action>) -> bool {
-        let items_max = self.workers[index].may_take.unwrap_or(usize::MAX);
-        let Some(piece) = self.next_piece(items_max, least_nanos) else {
+        let worker = &self.workers[index];
+        let items_max = worker.may_take.unwrap_or(usize::MAX);
+        let Some(piece) = self.next_piece(items_max, least_nanos, worker.pieces.is_empty()) else {
             return false;
         };
         let worker = &mut self.workers[index];
@@ -180,10 +181,14 @@ impl Dispatcher {
         worker.is_up && worker.skips == 0 && worker.may_take != Some(0)
     }
 
-    /// The next piece of the job whose turn it is, of at most so many items.
-    fn next_piece(&mut self, items_max: usize, least_nanos: f64) -> Option<Piece> {
+    /// The next piece of the job whose turn it is, of at most so many items; for a worker that has none, or has some.
+    fn next_piece(&mut self, items_max: usize, least_nanos: f64, has_none: bool) -> Option<Piece> {
         let after = self.ready.range(self.served + 1..).next();
         let id = *after.or_else(|| self.ready.first())?;
+        let front = self.jobs.get(&id)?.ready.front()?;
+        if front.is_once && !has_none {
+            return None;
+        }
         self.served = id;
         let workers = self.workers.len();
         let job = self.jobs.get_mut(&id)?;

@@ -65,13 +65,13 @@ impl Job {
         (most as usize / items).clamp(1, PIECES_AT_ONCE)
     }
 
-    /// Puts a piece in front of those that are ready, without the items that were cancelled.
-    pub(crate) fn put_back(&mut self, mut piece: Piece) {
+    /// Puts a piece in front of those that are ready, without the items that were cancelled, which are `dropped`.
+    pub(crate) fn put_back(&mut self, mut piece: Piece, dropped: &mut Vec<Piece>) {
         let mut parts = Vec::new();
         for item in piece.item..piece.item + piece.count {
             if self.cancelled.remove(&item) {
                 let before = piece.split_front(item - piece.item);
-                piece.split_front(1);
+                dropped.push(piece.split_front(1));
                 parts.push(before);
             }
             if self.cancelled.is_empty() {
@@ -99,6 +99,8 @@ pub(crate) struct Dispatcher {
     pub(crate) served: JobId,
     /// How many items a worker may have before another one takes its place.
     pub(crate) items_max: Option<usize>,
+    /// Items that were cancelled, and that nobody has or gets any more.
+    pub(crate) dropped: Vec<Piece>,
     /// How many open jobs have time limits, and what the clock said last, in nanoseconds.
     pub(crate) limited: usize,
     pub(crate) now: u64,
@@ -114,6 +116,7 @@ impl Dispatcher {
             next_job: 1,
             served: 0,
             items_max: None,
+            dropped: Vec::new(),
             limited: 0,
             now: 0,
         }
@@ -158,6 +161,15 @@ impl Dispatcher {
 
     /// Takes in a batch of a job's items.
     pub(crate) fn submit(&mut self, job: JobId, batch: u64, item: usize, count: usize) {
+        self.submit_piece(job, batch, item, count, false);
+    }
+
+    /// Takes in a batch of one item that can be sent once only: what it holds moves with it.
+    pub(crate) fn submit_once(&mut self, job: JobId, batch: u64, item: usize) {
+        self.submit_piece(job, batch, item, 1, true);
+    }
+
+    fn submit_piece(&mut self, job: JobId, batch: u64, item: usize, count: usize, is_once: bool) {
         if let Some(open) = self.jobs.get_mut(&job) {
             open.ready.push_back(Piece {
                 job,
@@ -165,6 +177,7 @@ impl Dispatcher {
                 start: 0,
                 item,
                 count,
+                is_once,
                 attempts: 0,
                 deaths: 0,
                 nanos: 0.0,
@@ -172,6 +185,21 @@ impl Dispatcher {
             });
             self.ready.insert(job);
         }
+    }
+
+    /// Items that were cancelled, and that nobody has or gets any more, since this was asked last.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Piece> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// The first item of a job that was submitted and has no outcome yet.
+    pub(crate) fn first_open(&self, job: JobId) -> Option<usize> {
+        let ready = self.jobs.get(&job).map(|open| open.ready.iter());
+        let with_workers = self.workers.iter().flat_map(|worker| &worker.pieces);
+        let all = ready.into_iter().flatten().chain(with_workers);
+        all.filter(|piece| piece.job == job)
+            .map(|piece| piece.item)
+            .min()
     }
 
     /// Tells what so many of a job's items, or of their results, have of bytes.
@@ -260,7 +288,7 @@ impl Dispatcher {
             if let Some(piece) = open.ready.pop_back() {
                 // From behind, as `put_back` puts to the front.
                 let before = std::mem::replace(&mut open.ready, behind);
-                open.put_back(piece);
+                open.put_back(piece, &mut self.dropped);
                 for piece in before.into_iter().rev() {
                     open.ready.push_front(piece);
                 }
@@ -320,6 +348,11 @@ impl Dispatcher {
             .iter()
             .map(|piece| piece.count)
             .sum()
+    }
+
+    /// How many of the items that are with a worker cannot be taken back: what can be sent once only is the first that it has.
+    pub(crate) fn items_for_good(&self, worker: usize) -> usize {
+        usize::from(self.front(worker).is_some_and(|front| front.is_once))
     }
 
     /// Items that were taken back from a worker and that it has not passed over yet.
