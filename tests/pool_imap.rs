@@ -416,3 +416,47 @@ each_method!(the_input_is_dropped_with_the_results, |method| {
     drop(results);
     assert_eq!(std::rc::Rc::strong_count(&held), 1);
 });
+
+each_method!(
+    a_pool_that_breaks_is_told_of_an_item_that_had_no_result,
+    |method| {
+        let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+        let is_broken = folder.path().join("is-broken");
+        let pool = multiprocess::Pool::builder()
+            .workers(2)
+            .start_method(method)
+            .initializer(is_broken.clone(), |is_broken: PathBuf| {
+                assert!(!is_broken.exists(), "no licence");
+            })
+            .build()
+            .unwrap();
+        let work = |gate: &PathBuf, item: u32| {
+            if item == 0 {
+                pass(gate);
+            }
+            std::process::id()
+        };
+        let job = pool.with(gate.path()).chunk_size(1);
+        let mut results = job.imap_unordered(0..10_u32, work);
+        let mut seen = std::collections::BTreeSet::new();
+        let mut worker = 0;
+        for _ in 0..5 {
+            let (item, pid) = results.next().unwrap();
+            assert!(seen.insert(item));
+            worker = pid.unwrap();
+        }
+        std::fs::write(&is_broken, "").unwrap();
+        common::kill_hard(worker);
+        let mut failed = None;
+        for (item, result) in results.by_ref() {
+            assert!(seen.insert(item) && item < 10, "{item} was told of before");
+            if let Err(error) = result {
+                assert_eq!(error.panic_message(), Some("no licence"));
+                failed = Some(item);
+                break;
+            }
+        }
+        assert!(failed.is_some() && results.next().is_none());
+        gate.let_through(1);
+    }
+);

@@ -7,8 +7,10 @@ mod common;
 use common::census::{process, wait_until_gone};
 use common::fault::{self, fault_row};
 use common::meet::{Ear, Gate, Log, note, pass, say};
+use common::unsafely::{fork_child, wait_for};
 use common::{assert_serves, each_method, each_method_alone, kill_hard, pool};
 use multiprocess::{Pool, PoolBuilder, TaskErrorKind, worker_state};
+use nix::sys::signal::{Signal, kill};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -319,5 +321,32 @@ each_method!(
             })
             .unwrap();
         assert_eq!(sums, [55, 56, 57, 58]);
+    }
+);
+
+/// Notes, when it is dropped, that it was.
+struct Noted(PathBuf);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        note(&self.0, 0);
+    }
+}
+
+each_method_alone!(
+    joining_ends_the_workers_though_a_forked_copy_of_the_program_lives,
+    |method| {
+        let log = Log::new();
+        let pool = builder(method, 2)
+            .initializer(log.path(), Noted)
+            .build()
+            .unwrap();
+        run_on_both(&pool);
+        let copy = fork_child(|| sleep(AGES));
+        pool.close();
+        pool.join().unwrap();
+        assert_eq!(log.notes(1), [2], "each has dropped what it had");
+        kill(copy, Signal::SIGKILL).unwrap();
+        wait_for(copy);
     }
 );
