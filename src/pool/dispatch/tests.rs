@@ -503,3 +503,72 @@ fn several_quick_pieces_are_pulled_at_once() {
     // Where no number is set, a piece has as many as are worth a message.
     assert_eq!(demand(collected(None), 10_000, 8), 100);
 }
+
+#[test]
+fn what_can_be_sent_once_only_goes_to_who_has_nothing_and_stays_there() {
+    let mut dispatcher = Dispatcher::new(2);
+    (0..2).for_each(|worker| dispatcher.up(worker));
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        retries: 3,
+        ..Terms::default()
+    });
+    let sent = |dispatcher: &mut Dispatcher| {
+        let mut actions = Vec::new();
+        dispatcher.feed(&mut actions);
+        let sent = |action: &Action| match action {
+            Action::Send { worker, piece } => Some((*worker, piece.item)),
+            _ => None,
+        };
+        actions.iter().filter_map(sent).collect::<Vec<_>>()
+    };
+    for item in 0..3 {
+        dispatcher.submit_once(job, item as u64, item);
+    }
+    assert_eq!(sent(&mut dispatcher), [(0, 0), (1, 1)]);
+    // Others may stand behind it, and be taken back; it may not.
+    dispatcher.finished(1, 1, 1).unwrap();
+    assert_eq!(sent(&mut dispatcher), [(1, 2)]);
+    dispatcher.submit(job, 3, 3, 1);
+    assert_eq!(sent(&mut dispatcher), [(0, 3)]);
+    assert_eq!(
+        (dispatcher.items_with(0), dispatcher.items_for_good(0)),
+        (2, 1)
+    );
+    assert_eq!(dispatcher.first_open(job), Some(0));
+    // Whatever its worker died of, it is charged, and not tried again; what stood behind it is.
+    let charged = dispatcher.died(0, Fate::Killed).unwrap();
+    assert_eq!(charged.item, 0);
+    assert!(!dispatcher.retry(charged));
+    dispatcher.up(0);
+    assert_eq!(sent(&mut dispatcher), [(0, 3)]);
+    assert_eq!(dispatcher.first_open(job), Some(2));
+}
+
+#[test]
+fn what_is_cancelled_is_told_of_when_nobody_has_it_any_more() {
+    let mut dispatcher = Dispatcher::new(1);
+    dispatcher.up(0);
+    let job = dispatcher.open(Terms {
+        piece_items: Some(1),
+        ..Terms::default()
+    });
+    dispatcher.submit(job, 7, 0, 5);
+    dispatcher.feed(&mut Vec::new());
+    // One that is ready, and one that its worker gives up.
+    dispatcher.cancel(job, 3, &mut Vec::new());
+    let items = |dispatcher: &mut Dispatcher| {
+        let dropped = dispatcher.take_dropped();
+        assert!(
+            dropped
+                .iter()
+                .all(|piece| (piece.batch, piece.count) == (7, 1))
+        );
+        dropped.iter().map(|piece| piece.item).collect::<Vec<_>>()
+    };
+    assert_eq!(items(&mut dispatcher), [3]);
+    dispatcher.cancel(job, 1, &mut Vec::new());
+    assert!(items(&mut dispatcher).is_empty());
+    dispatcher.revoked(0, 1);
+    assert_eq!(items(&mut dispatcher), [1]);
+}
