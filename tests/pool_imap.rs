@@ -417,6 +417,25 @@ each_method!(the_input_is_dropped_with_the_results, |method| {
     assert_eq!(std::rc::Rc::strong_count(&held), 1);
 });
 
+each_method!(a_callback_has_each_result_before_the_caller, |method| {
+    let pool = pool(method, 2);
+    let (tell, told) = std::sync::mpsc::channel();
+    let job = pool
+        .job()
+        .on_done(move |result: &Result<u32, _>| tell.send(result.clone()).unwrap());
+    let square = |n: u32| if n == 3 { panic!("no threes") } else { n * n };
+    for result in job.imap(0..10, square) {
+        assert_eq!(told.try_recv(), Ok(result));
+    }
+    for (_, result) in job.imap_unordered(0..10, square) {
+        assert_eq!(told.try_recv(), Ok(result));
+    }
+    assert!(told.try_recv().is_err());
+    let with_ten = pool.with(10).on_done(|_: &Result<u32, _>| ());
+    let sums: Result<Vec<u32>, _> = with_ten.imap([1, 2], |ten: &u32, n| ten + n).collect();
+    assert_eq!(sums.unwrap(), [11, 12]);
+});
+
 each_method!(
     a_pool_that_breaks_is_told_of_an_item_that_had_no_result,
     |method| {

@@ -8,11 +8,11 @@ use crate::pool::lead::Patience;
 use crate::pool::opened::{Input, Opened, Pulled, Spec, Unseen};
 use crate::pool::ordered::{Ordered, Outcome};
 use crate::pool::plan::{Supply, Turn};
+use crate::pool::result::{Callback, Done};
 use crate::pool::slowness::Slowness;
 use crate::task::{Items, Portable};
 use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Instant;
 
 /// Iterates over the results of a job in the order of its items; made by [`Pool::imap`](crate::Pool::imap).
@@ -33,7 +33,8 @@ use std::time::Instant;
 pub struct Imap<'pool, R> {
     stream: Stream<'pool>,
     ordered: Ordered,
-    result: PhantomData<fn() -> R>,
+    /// What is told of each result before the caller has it.
+    told: Option<Callback<R>>,
 }
 
 /// Iterates over the results of a job as they finish, each with its item's index; made by
@@ -55,7 +56,8 @@ pub struct ImapUnordered<'pool, R> {
     stream: Stream<'pool>,
     /// Outcomes that are there, by the index of the first item.
     there: VecDeque<(usize, Outcome)>,
-    result: PhantomData<fn() -> R>,
+    /// What is told of each result before the caller has it.
+    told: Option<Callback<R>>,
 }
 
 /// The part that both have in common: items go in, outcomes come out.
@@ -281,15 +283,21 @@ impl<'pool> Stream<'pool> {
 }
 
 impl<'pool, R: Portable> Imap<'pool, R> {
-    pub(crate) fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> Imap<'pool, R>
+    pub(crate) fn new<I>(
+        driver: &'pool Driver,
+        spec: Spec,
+        items: I,
+        done: &impl Done<R>,
+    ) -> Imap<'pool, R>
     where
         I: Iterator<Item: Portable> + 'pool,
     {
+        let told = done.callback();
         let stream = Stream::new(driver, spec, items, true);
         Imap {
             stream,
             ordered: Ordered::default(),
-            result: PhantomData,
+            told,
         }
     }
 }
@@ -300,7 +308,9 @@ impl<R: Portable> Iterator for Imap<'_, R> {
     /// Waits for the next item's outcome. A failure is that item's alone: the next call goes on behind it.
     fn next(&mut self) -> Option<Self::Item> {
         let Imap {
-            stream, ordered, ..
+            stream,
+            ordered,
+            told,
         } = self;
         let has_some = ordered.has_next();
         if stream.attendance.is_due(has_some) {
@@ -311,6 +321,9 @@ impl<R: Portable> Iterator for Imap<'_, R> {
         loop {
             if let Some(result) = ordered.next() {
                 stream.yielded += 1;
+                if let Some(told) = told {
+                    told.call(&result);
+                }
                 return Some(result);
             }
             if stream.is_done() {
@@ -322,15 +335,21 @@ impl<R: Portable> Iterator for Imap<'_, R> {
 }
 
 impl<'pool, R: Portable> ImapUnordered<'pool, R> {
-    pub(crate) fn new<I>(driver: &'pool Driver, spec: Spec, items: I) -> ImapUnordered<'pool, R>
+    pub(crate) fn new<I>(
+        driver: &'pool Driver,
+        spec: Spec,
+        items: I,
+        done: &impl Done<R>,
+    ) -> ImapUnordered<'pool, R>
     where
         I: Iterator<Item: Portable> + 'pool,
     {
+        let told = done.callback();
         let stream = Stream::new(driver, spec, items, false);
         ImapUnordered {
             stream,
             there: VecDeque::new(),
-            result: PhantomData,
+            told,
         }
     }
 
@@ -353,6 +372,9 @@ impl<'pool, R: Portable> ImapUnordered<'pool, R> {
             }
         };
         self.stream.yielded += 1;
+        if let Some(told) = &self.told {
+            told.call(&result);
+        }
         Some((at, result))
     }
 }

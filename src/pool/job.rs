@@ -89,7 +89,8 @@ impl<'pool, C, Takes> Job<'pool, C, Takes> {
 
     /// Has `callback` run in this process when a call of this job is done, exactly once for each call, before its result
     /// is visible: with the result of [`apply`](Job::apply) and [`apply_async`](Job::apply_async), with all results of
-    /// [`map`](Job::map) and [`map_async`](Job::map_async).
+    /// [`map`](Job::map) and [`map_async`](Job::map_async), and with each one of [`imap`](Job::imap) and
+    /// [`imap_unordered`](Job::imap_unordered) as it is handed out.
     ///
     /// Callbacks of asynchronous calls run on the pool's thread, one after the other, in the order in which the calls have
     /// ended: a slow one holds up the others. One that [gets](crate::AsyncResult::get) another result of the same pool has other

@@ -271,6 +271,9 @@ pub trait Done<T>: Sealed {
 
     #[doc(hidden)]
     fn tell(&self, result: &Result<T, TaskError>);
+
+    #[doc(hidden)]
+    fn callback(&self) -> Option<Callback<T>>;
 }
 
 /// Marks a [`Job`](crate::Job) without a callback.
@@ -303,6 +306,10 @@ impl<T> Callback<T> {
             callback: Arc::new(callback),
         }
     }
+
+    pub(crate) fn call(&self, result: &Result<T, TaskError>) {
+        (self.callback)(result);
+    }
 }
 
 #[allow(private_interfaces, reason = "as in the trait")]
@@ -312,6 +319,10 @@ impl<T> Done<T> for NoCallback {
     }
 
     fn tell(&self, _result: &Result<T, TaskError>) {}
+
+    fn callback(&self) -> Option<Callback<T>> {
+        None
+    }
 }
 
 #[allow(private_interfaces, reason = "as in the trait")]
@@ -327,7 +338,13 @@ impl<T: Send + 'static> Done<T> for Callback<T> {
     }
 
     fn tell(&self, result: &Result<T, TaskError>) {
-        (self.callback)(result);
+        self.call(result);
+    }
+
+    fn callback(&self) -> Option<Callback<T>> {
+        Some(Callback {
+            callback: Arc::clone(&self.callback),
+        })
     }
 }
 

@@ -125,7 +125,7 @@ impl<C: Portable, D> Job<'_, C, TakesCaptures, D> {
     }
 }
 
-impl<'pool, C: Portable> Job<'pool, C> {
+impl<'pool, C: Portable, D> Job<'pool, C, TakesCaptures, D> {
     /// Runs `f` with the captures on each item, as [`Pool::imap`](crate::Pool::imap) does.
     ///
     /// # Examples
@@ -143,12 +143,14 @@ impl<'pool, C: Portable> Job<'pool, C> {
         I: IntoIterator<Item: Portable, IntoIter: 'items>,
         R: Portable,
         F: Fn(&C, I::Item) -> R + Stateless,
+        D: Done<R>,
     {
         require_no_captures(&f);
         Imap::new(
             self.driver,
             self.spec::<F>(describe_item_with_captures(f)),
             items.into_iter(),
+            &self.done,
         )
     }
 
@@ -170,12 +172,14 @@ impl<'pool, C: Portable> Job<'pool, C> {
         I: IntoIterator<Item: Portable, IntoIter: 'items>,
         R: Portable,
         F: Fn(&C, I::Item) -> R + Stateless,
+        D: Done<R>,
     {
         require_no_captures(&f);
         ImapUnordered::new(
             self.driver,
             self.spec::<F>(describe_item_with_captures(f)),
             items.into_iter(),
+            &self.done,
         )
     }
 }
@@ -288,7 +292,7 @@ impl<D> Job<'_, (), TakesItem, D> {
     }
 }
 
-impl<'pool> Job<'pool, (), TakesItem> {
+impl<'pool, D> Job<'pool, (), TakesItem, D> {
     /// Runs `f` on each item, as [`Pool::imap`](crate::Pool::imap) does.
     ///
     /// # Examples
@@ -306,12 +310,14 @@ impl<'pool> Job<'pool, (), TakesItem> {
         I: IntoIterator<Item: Portable, IntoIter: 'items>,
         R: Portable,
         F: Fn(I::Item) -> R + Stateless,
+        D: Done<R>,
     {
         require_no_captures(&f);
         Imap::new(
             self.driver,
             self.spec::<F>(describe_item(f)),
             items.into_iter(),
+            &self.done,
         )
     }
 
@@ -333,12 +339,14 @@ impl<'pool> Job<'pool, (), TakesItem> {
         I: IntoIterator<Item: Portable, IntoIter: 'items>,
         R: Portable,
         F: Fn(I::Item) -> R + Stateless,
+        D: Done<R>,
     {
         require_no_captures(&f);
         ImapUnordered::new(
             self.driver,
             self.spec::<F>(describe_item(f)),
             items.into_iter(),
+            &self.done,
         )
     }
 }
