@@ -7,6 +7,10 @@ use serde::de::DeserializeOwned;
 ///
 /// Every type that serde can write and read and that borrows nothing is portable; there is nothing to implement.
 ///
+/// Values travel in a format that does not describe itself. So a type cannot, though it is portable by its bounds, whose decoder asks
+/// what comes next, or whose encoder leaves something out: `serde_json::Value`, and what derives serde with `untagged`, `tag`,
+/// `flatten` or `skip_serializing_if`. For most of these that is an error of the call; a field that was skipped may be read as another.
+///
 /// # Examples
 ///
 /// ```
