@@ -15,7 +15,9 @@ fn step(bytes: &mut Bytes<'_>) -> Step {
         }
         8 => Step::Die(worker(bytes)),
         9 => Step::Start(worker(bytes)),
-        10 | 11 => Step::Submit,
+        10 => Step::Submit,
+        11 if bytes.byte() % 4 == 0 => Step::Take(worker(bytes)),
+        11 => Step::Submit,
         12 => {
             let items = bytes.below(300);
             let piece = Some(bytes.below(10)).filter(|&piece| piece > 0);
@@ -33,8 +35,8 @@ fn step(bytes: &mut Bytes<'_>) -> Step {
     }
 }
 
-/// Runs a schedule of work, deaths, time limits and cancelling: each item has one outcome, nobody idles while items wait,
-/// nobody is killed early.
+/// Runs a schedule of work, deaths, time limits and cancelling: each item has one outcome, nobody idles while items wait, or for long
+/// while another one holds more than it is at; nobody is killed early, and nobody looks for ever.
 pub fn dispatcher(input: &[u8]) {
     let mut bytes = Bytes::new(input);
     let workers = 1 + bytes.below(3);

@@ -18,6 +18,12 @@
 //! turns out to be slow is no harm: a worker that has nothing takes half of what another one has not begun, if that is
 //! `WORTH_WAKING_NANOS` of work by what is known then.
 //!
+//! **Late.** What is less than that is left where it is, and its worker may be at an item that never ends, or that waits for one of those
+//! behind it. So whoever sleeps while a worker idles and another one may hold what it has not begun looks again after `LATE_NANOS`
+//! ([`next_look`](Dispatcher::next_look)): a worker that has had no outcome since then is late, and gives half up whatever that is.
+//! So does the next one, if that one has nothing to give. Whoever has nothing has begun all, and is not asked again until it is
+//! sent more: so the looks end, in a pool that idles and in one that is busy.
+//!
 //! **Ahead.** While a job is the only one and its caller waits for all outcomes, a worker holds up to `FAR_BACKLOG_NANOS` of
 //! work, and the caller is woken when half of that is done: on few processors each time takes one from a worker. Pieces stay as
 //! small as they are, so nobody idles while an input fills a larger one. Once another job has come, what is held ahead

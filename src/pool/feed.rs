@@ -14,7 +14,7 @@ use std::sync::Arc;
 impl Floor {
     /// Decides who gets what, and sends as much of it as the rings take.
     pub(crate) fn feed(&mut self) {
-        if self.dispatcher.has_limits() {
+        if self.dispatcher.heeds_clock() {
             self.dispatcher.tick(clock::monotonic_nanos());
         }
         self.settle_dropped();
@@ -78,6 +78,8 @@ impl Floor {
         for action in actions.drain(..) {
             match action {
                 Action::Send { worker, piece } => self.send(worker, piece),
+                // Whoever idles is fed before more is taken back.
+                Action::Revoke { all: false, .. } if has_changed => {}
                 Action::Revoke { worker, all } => has_changed |= self.revoke(worker, all),
                 Action::Retire { worker } => {
                     self.retire(worker);
@@ -156,7 +158,12 @@ impl Floor {
                 self.staff.dismiss(index);
                 false
             }
-            Some(0) => false,
+            // It takes in what it has not begun.
+            Some(0) if kept >= held => false,
+            Some(0) => {
+                self.dispatcher.revoked(index, 0);
+                false
+            }
             Some(count) => {
                 step!("pool::feed::taken_back");
                 self.dispatcher.revoked(index, count);

@@ -330,4 +330,25 @@ impl Floor {
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.dispatcher.next_deadline()
     }
+
+    /// When whoever leads and sleeps is to wake though there is no news.
+    pub(crate) fn next_wake(&mut self) -> Option<u64> {
+        let look = self.next_look();
+        self.next_deadline().into_iter().chain(look).min()
+    }
+
+    /// When whoever sleeps until there is news is to feed without any, by the monotonic clock: a worker may be at something long, and
+    /// hold what another one could do.
+    fn next_look(&mut self) -> Option<u64> {
+        if !self.dispatcher.leaves_some() {
+            return None;
+        }
+        self.dispatcher.tick(clock::monotonic_nanos());
+        let slots = self.staff.slots();
+        let is_taking = |index: usize, held| {
+            let worker = slots[index].worker.as_ref();
+            worker.is_none_or(|worker| worker.items_in_transfer() >= held)
+        };
+        self.dispatcher.next_look(is_taking)
+    }
 }

@@ -17,7 +17,8 @@
 //! | the pool's thread, when calls have ended | takes them | runs callbacks, wakes who waits for these calls |
 //!
 //! **What wakes a sleeping leader:** a worker that shows results (its link says that we sleep), a worker's end (its socket
-//! closes, its pidfd is readable), the next time limit, and a caller that changed what the leader sleeps for. A caller that
+//! closes, its pidfd is readable), the next time limit, the moment from which on a worker is late that may hold what an idle one could
+//! do (see `dispatch.rs`), and a caller that changed what the leader sleeps for. A caller that
 //! gave work to a worker says in that worker's link that we sleep, in the leader's place, so that it need not wake it.
 //!
 //! **What wakes the pool's thread:** whoever stops leading while calls are under way; whoever leads and has taken in the end
@@ -148,7 +149,7 @@ impl Shared {
         if !core.floor.announce_sleep() && !has_chores && !core.is_over {
             step!("pool::sleep::announced");
             core.is_asleep = true;
-            core.sleeps_until = core.floor.next_deadline();
+            core.sleeps_until = core.floor.next_wake();
             let deadline = until(core.sleeps_until, limit);
             let watch = &self.watch;
             let start = Instant::now();

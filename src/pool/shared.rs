@@ -47,7 +47,7 @@ pub(crate) struct Core {
     pub(crate) floor: Floor,
     pub(crate) has_leader: bool,
     pub(crate) is_asleep: bool,
-    /// The time limit that the leader, if it sleeps, wakes for.
+    /// What the leader, if it sleeps, wakes for though there is no news: a time limit, or a worker that may be at something long.
     pub(crate) sleeps_until: Option<u64>,
     /// The time limit that the pool's thread, if it waits for others to lead, wakes for.
     pub(crate) keeps_until: Option<u64>,
@@ -165,7 +165,7 @@ impl Shared {
         if !core.is_asleep {
             return;
         }
-        let is_sooner = is_sooner(core.floor.next_deadline(), core.sleeps_until);
+        let is_sooner = is_sooner(core.floor.next_wake(), core.sleeps_until);
         if core.floor.announce_sleep() || is_sooner {
             self.wake.ring();
         }

@@ -19,6 +19,7 @@ impl Dispatcher {
             pieces.pop_front();
             self.workers[worker].forget_work(done.nanos);
         }
+        self.workers[worker].late_from = None;
         self.go_on_clock(worker);
         if let Some(job) = self.jobs.get_mut(&done.job) {
             for item in done.item..done.item + done.count {
@@ -55,8 +56,9 @@ impl Dispatcher {
         may_retry
     }
 
-    /// The last `count` items that were with a worker are taken back: it will pass over them.
+    /// The last `count` items that were with a worker are taken back: it will pass over them. If there are none, it has begun all.
     pub(crate) fn revoked(&mut self, worker: usize, count: usize) {
+        self.workers[worker].has_begun_all = count == 0;
         self.workers[worker].skips += count;
         if let Some(may_take) = &mut self.workers[worker].may_take {
             *may_take += count;
@@ -82,6 +84,7 @@ impl Dispatcher {
         }
         if self.workers[worker].pieces.is_empty() {
             self.workers[worker].deadline = None;
+            self.workers[worker].late_from = None;
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum Action {
     /// Send the piece to the worker.
     Send { worker: usize, piece: Piece },
     /// Take back from the worker what it has not begun, all or half of it, and say how much that was
-    /// (`Dispatcher::revoked`).
+    /// (`Dispatcher::revoked`). Of several that are to give up half, the first one that has something is enough.
     Revoke { worker: usize, all: bool },
     /// It has done as many items as it may: have another one take its place.
     Retire { worker: usize },

@@ -19,6 +19,9 @@ const PIECES_MAX: usize = 256;
 const SHARE_NANOS: f64 = 5_000.0;
 /// A backlog that is shorter is not worth waking another worker for, which takes about as long.
 const WORTH_WAKING_NANOS: f64 = 30_000.0;
+/// One that has no outcome for so long, while somebody idles, is at something that takes longer than was believed. Then what it has not
+/// begun is worth it, however little that seems to be.
+pub(crate) const LATE_NANOS: u64 = 1_000_000;
 
 /// So many items are one piece where nobody waits for another: a worker that is handy may have all of them.
 const HANDY_ITEMS: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 };
@@ -146,6 +149,7 @@ impl Dispatcher {
             return false;
         };
         let worker = &mut self.workers[index];
+        worker.has_begun_all = false;
         worker.pieces.push_back(piece);
         worker.backlog_nanos += piece.nanos;
         worker.may_take = worker.may_take.map(|items| items - piece.count);
@@ -220,7 +224,8 @@ impl Dispatcher {
         Some(piece)
     }
 
-    /// Has the worker with the most that it has not begun give half of it up, if some worker has nothing.
+    /// Has a worker give up half of what it has not begun, if some worker has nothing: the one with the most, and if that has begun all of
+    /// it, the next one.
     fn take_over(&self, actions: &mut Vec<Action>) {
         if !self.has_idle_workers() {
             return;
@@ -228,12 +233,49 @@ impl Dispatcher {
         let candidates = (0..self.workers.len()).filter_map(|index| {
             let worker = &self.workers[index];
             let work = self.work_with(worker);
-            let is_one = worker.is_up && work > WORTH_WAKING_NANOS && self.items_with(index) > 1;
+            let is_late = worker.late_from.is_some_and(|from| from <= self.now);
+            let is_one = self.may_give_up(index) && (is_late || work > WORTH_WAKING_NANOS);
             is_one.then_some((index, work))
         });
-        if let Some((worker, _)) = candidates.max_by(|(_, one), (_, other)| one.total_cmp(other)) {
-            actions.push(Action::Revoke { worker, all: false });
+        let mut candidates: Vec<(usize, f64)> = candidates.collect();
+        candidates.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        let halves = candidates
+            .into_iter()
+            .map(|(worker, _)| Action::Revoke { worker, all: false });
+        actions.extend(halves);
+    }
+
+    /// Whether a worker may have items that it has not begun, beside the one that it is at.
+    fn may_give_up(&self, index: usize) -> bool {
+        let worker = &self.workers[index];
+        worker.is_up && !worker.has_begun_all && self.items_with(index) > 1
+    }
+
+    /// Whether a worker has nothing, and another one may have more than it is at: what was believed to be too little to be taken over.
+    pub(crate) fn leaves_some(&self) -> bool {
+        self.ready.is_empty()
+            && self.has_idle_workers()
+            && (0..self.workers.len()).any(|index| self.may_give_up(index))
+    }
+
+    /// When to feed again though nothing is heard till then, if the dispatcher [`leaves_some`](Dispatcher::leaves_some): a worker may be
+    /// late. `is_taking` says which worker is in the middle of taking in the last of its items: it is heard of when that is over.
+    ///
+    /// No state is looked at twice: a worker that is late and gives nothing up has begun all that it has, or is taking it in.
+    pub(crate) fn next_look(&mut self, is_taking: impl Fn(usize, usize) -> bool) -> Option<u64> {
+        let mut next = None;
+        for index in 0..self.workers.len() {
+            if !self.may_give_up(index) || is_taking(index, self.items_with(index)) {
+                continue;
+            }
+            let late_from = &mut self.workers[index].late_from;
+            // A moment that has passed since `feed` was told the time has the next one follow: nobody is to look without a pause.
+            let to_come = late_from.filter(|&from| from > self.now);
+            let from = to_come.unwrap_or(self.now.saturating_add(LATE_NANOS));
+            *late_from = Some(from);
+            next = next.into_iter().chain([from]).min();
         }
+        next
     }
 
     fn has_idle_workers(&self) -> bool {

@@ -11,6 +11,10 @@ pub(crate) struct Worker {
     pub(crate) backlog_nanos: f64,
     /// Items that were taken back and that it has not passed over yet; till then it gets no more.
     pub(crate) skips: usize,
+    /// Whether it is known to have begun all that it was sent. That stays so until it is sent more.
+    pub(crate) has_begun_all: bool,
+    /// From when on its first item takes longer than was believed: nothing is worth leaving with it then.
+    pub(crate) late_from: Option<u64>,
     /// How many items it may still be given, where that is limited.
     pub(crate) may_take: Option<usize>,
     /// Since when its first item has been first, and when to look at it, if its job has a limit.
@@ -130,6 +134,11 @@ impl Dispatcher {
     /// Whether what the clock says matters to any job, or to any item that a job has left behind.
     pub(crate) fn has_limits(&self) -> bool {
         self.limited > 0 || self.workers.iter().any(|worker| worker.deadline.is_some())
+    }
+
+    /// Whether what the clock says matters to who is fed.
+    pub(crate) fn heeds_clock(&self) -> bool {
+        self.has_limits() || self.workers.iter().any(|worker| worker.late_from.is_some())
     }
 
     /// Tells what the clock says.

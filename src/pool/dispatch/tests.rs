@@ -1,6 +1,7 @@
 //! The dispatcher under random schedules of work, deaths, time limits and cancelling: every item has exactly one outcome,
 //! nobody idles while items wait, and deadlines are kept. A failing schedule is printed, and the seed, which can be given.
 
+use super::share::LATE_NANOS;
 use super::world::{Step, World, run_schedule};
 use super::{Action, Dispatcher, Fate, First, JobId, Overdue, Terms};
 use proptest::prelude::*;
@@ -18,6 +19,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(items, piece, limit, retries)| Step::Open(items, piece, limit, retries)),
         10 => prop_oneof![1..100_000u64, 1..3_000_000_000u64].prop_map(Step::Pass),
         3 => (1..6u64, 0..100usize).prop_map(|(job, item)| Step::Cancel(job, item)),
+        2 => (0..4usize).prop_map(Step::Take),
         1 => (1..6u64).prop_map(Step::Close),
     ]
 }
@@ -352,6 +354,113 @@ fn what_turns_out_to_be_slow_is_taken_over_however_little_was_expected() {
         all: false,
     };
     assert_eq!(actions, [half]);
+}
+
+/// So many workers and a job whose items take 2 us by what is known: the first ones were sent `held` of these, the others have nothing.
+fn with_little(workers: usize, held: &[usize]) -> Dispatcher {
+    let mut dispatcher = Dispatcher::new(workers);
+    let job = dispatcher.open(Terms::default());
+    dispatcher.up(0);
+    dispatcher.submit(job, 0, 0, 1);
+    dispatcher.feed(&mut Vec::new());
+    assert!(dispatcher.finished(0, 1, 2_000).is_some());
+    let mut item = 1;
+    for (worker, &count) in held.iter().enumerate() {
+        dispatcher.up(worker);
+        for _ in 0..count {
+            dispatcher.submit(job, item as u64, item, 1);
+            dispatcher.feed(&mut Vec::new());
+            item += 1;
+        }
+        assert_eq!(dispatcher.items_with(worker), count);
+    }
+    (held.len()..workers).for_each(|worker| dispatcher.up(worker));
+    dispatcher.tick(1_000_000_000);
+    dispatcher
+}
+
+/// Nobody is asked.
+const NOBODY: [usize; 0] = [];
+
+/// What a feed asks to be given up by whom.
+fn asked(dispatcher: &mut Dispatcher) -> Vec<usize> {
+    let mut actions = Vec::new();
+    dispatcher.feed(&mut actions);
+    let asked = actions.iter().map(|action| match action {
+        Action::Revoke { worker, all: false } => *worker,
+        action => panic!("{action:?}"),
+    });
+    asked.collect()
+}
+
+#[test]
+fn however_little_is_behind_an_item_it_is_taken_over_when_that_takes_long() {
+    let mut dispatcher = with_little(2, &[3]);
+    assert_eq!(asked(&mut dispatcher), NOBODY, "it seems not worth it");
+    assert!(dispatcher.leaves_some() && !dispatcher.heeds_clock());
+    let late = 1_000_000_000 + LATE_NANOS;
+    assert_eq!(dispatcher.next_look(|_, _| false), Some(late));
+    assert!(dispatcher.heeds_clock());
+    // Whoever looks meanwhile sees the same.
+    dispatcher.tick(late - 1);
+    assert_eq!(dispatcher.next_look(|_, _| false), Some(late));
+    assert_eq!(asked(&mut dispatcher), NOBODY);
+    dispatcher.tick(late);
+    assert_eq!(asked(&mut dispatcher), [0]);
+    dispatcher.revoked(0, 1);
+    let mut actions = Vec::new();
+    dispatcher.feed(&mut actions);
+    let is_sent = |action: &Action| matches!(action, Action::Send { worker: 1, .. });
+    assert!(actions.iter().all(is_sent) && actions.len() == 1);
+    assert!(!dispatcher.leaves_some());
+    // The other one is done with that, and the first one still at its item: at once.
+    assert!(dispatcher.finished(1, 1, 2_000).is_some());
+    assert_eq!(asked(&mut dispatcher), [0]);
+    // Had it got on, it would have its time again.
+    assert!(dispatcher.finished(0, 1, 2_000).is_some());
+    assert_eq!(asked(&mut dispatcher), NOBODY);
+    assert!(!dispatcher.heeds_clock());
+}
+
+#[test]
+fn whoever_has_begun_all_that_it_has_is_asked_once_and_then_the_next_one() {
+    let mut dispatcher = with_little(3, &[4, 2]);
+    assert!(dispatcher.next_look(|_, _| false).is_some());
+    dispatcher.tick(2_000_000_000);
+    assert_eq!(asked(&mut dispatcher), [0, 1], "who has most comes first");
+    dispatcher.revoked(0, 0);
+    assert_eq!(asked(&mut dispatcher), [1]);
+    dispatcher.revoked(1, 0);
+    assert_eq!(asked(&mut dispatcher), NOBODY);
+    // Nobody looks again, until more is sent.
+    assert!(!dispatcher.leaves_some());
+    assert_eq!(dispatcher.next_look(|_, _| false), None);
+    for item in 10..13 {
+        dispatcher.submit(1, item as u64, item, 1);
+        dispatcher.feed(&mut Vec::new());
+    }
+    let held = [0, 1, 2].map(|worker| dispatcher.items_with(worker));
+    assert_eq!(held, [5, 2, 2]);
+    for _ in 0..2 {
+        assert!(!dispatcher.leaves_some());
+        assert!(dispatcher.finished(2, 1, 2_000).is_some());
+    }
+    assert_eq!(asked(&mut dispatcher), [0]);
+}
+
+#[test]
+fn whoever_is_taking_in_what_it_has_is_not_looked_at() {
+    let mut dispatcher = with_little(3, &[3, 2]);
+    assert!(dispatcher.leaves_some());
+    assert_eq!(dispatcher.next_look(|_, _| true), None);
+    assert!(!dispatcher.heeds_clock());
+    let is_first = |worker, held| {
+        assert_eq!(held, [3, 2][worker]);
+        worker == 0
+    };
+    assert!(dispatcher.next_look(is_first).is_some());
+    dispatcher.tick(2_000_000_000);
+    assert_eq!(asked(&mut dispatcher), [1]);
 }
 
 /// Two workers and a job whose items take 0.1 ms and have so many bytes, fed until no more is wanted.

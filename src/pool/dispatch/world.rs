@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is what is looked for")]
 
+use super::share::LATE_NANOS;
 use super::*;
 use std::collections::HashMap;
 
@@ -17,6 +18,10 @@ struct Model {
     told: usize,
     /// When it began the item that it is at.
     began: u64,
+    /// Since when it has been known to hold what an idle worker could do, without an outcome.
+    left_since: Option<u64>,
+    /// Whether it is taking in all that it has not begun, which is left with it then.
+    is_taking: bool,
 }
 
 /// A dispatcher, and all that it deals with.
@@ -106,6 +111,7 @@ impl World {
         }
         self.check_nobody_idles();
         self.check_deadlines();
+        self.check_looks();
     }
 
     /// Time passes, and whoever takes too long is killed.
@@ -165,6 +171,50 @@ impl World {
                 );
             }
         }
+    }
+
+    /// When whoever sleeps now looks again though nothing is heard.
+    fn next_look(&mut self) -> Option<u64> {
+        self.dispatcher.tick(self.now);
+        let models = &self.models;
+        let is_idle = self.dispatcher.leaves_some();
+        is_idle
+            .then(|| {
+                let is_taking = |index: usize, _| models[index].is_taking;
+                self.dispatcher.next_look(is_taking)
+            })
+            .flatten()
+    }
+
+    /// While somebody idles, what a worker has not begun is left with it for `LATE_NANOS` at most, if it does not get on.
+    fn check_looks(&mut self) {
+        let next = self.next_look();
+        let now = self.now;
+        let is_idle = |index: usize| self.models[index].is_up && !self.dispatcher.is_busy(index);
+        if !(0..self.models.len()).any(is_idle) {
+            return;
+        }
+        for model in &mut self.models {
+            let may_give_up = model.permitted - model.told > 1 && model.permitted > model.begun;
+            if !may_give_up || model.is_taking {
+                continue;
+            }
+            let since = *model.left_since.get_or_insert(now);
+            assert!(now < since + LATE_NANOS, "a worker idles for long");
+            assert!(next.is_some_and(|next| next <= since + LATE_NANOS));
+        }
+    }
+
+    /// Where nothing happens any more, nobody looks for ever.
+    fn look_until_in_vain(&mut self) {
+        for _ in 0..100 {
+            let Some(next) = self.next_look() else {
+                return;
+            };
+            self.pass(next - self.now);
+            self.feed();
+        }
+        panic!("it is looked for ever");
     }
 
     /// We kill a worker, after it has given up what it had not begun.
@@ -240,13 +290,14 @@ impl World {
                 }
                 Action::Revoke { worker, all } => {
                     let model = &mut self.models[worker];
+                    if !all && (has_taken_back || model.is_taking) {
+                        continue;
+                    }
                     let free = model.permitted - model.begun;
                     let taken = if all { free } else { free.div_ceil(2) };
-                    if taken > 0 {
-                        model.permitted -= taken;
-                        self.dispatcher.revoked(worker, taken);
-                        has_taken_back = true;
-                    }
+                    model.permitted -= taken;
+                    self.dispatcher.revoked(worker, taken);
+                    has_taken_back |= taken > 0;
                 }
             }
         }
@@ -297,8 +348,19 @@ impl World {
         assert_eq!(*outcomes, 1, "item {item} of job {job} has two outcomes");
     }
 
+    /// A worker begins to take in what it has, or that is over.
+    fn take(&mut self, worker: usize) {
+        let model = &mut self.models[worker];
+        model.is_taking =
+            !model.is_taking && model.begun == model.told && model.permitted > model.begun;
+        model.left_since = None;
+    }
+
     pub(crate) fn begin(&mut self, worker: usize) {
         let model = &mut self.models[worker];
+        if model.is_taking {
+            return;
+        }
         if model.is_up && model.begun < model.permitted && model.begun == model.told {
             model.begun += 1;
             model.began = self.now;
@@ -318,6 +380,7 @@ impl World {
         if model.told < model.begun {
             let (job, item) = model.items[model.told];
             model.told += 1;
+            model.left_since = None;
             let piece = self.dispatcher.finished(worker, 1, nanos).unwrap();
             assert_eq!((piece.job, piece.item, piece.count), (job, item, 1));
             if !self.closed.contains(&job) {
@@ -372,6 +435,7 @@ pub(crate) enum Step {
     Close(u64),
     Pass(u64),
     Cancel(u64, usize),
+    Take(usize),
 }
 
 /// Runs a schedule, and then all that is left to its end. Who idles and what is overdue is checked after each step.
@@ -391,6 +455,7 @@ pub(crate) fn run_schedule(workers: usize, items_max: Option<usize>, steps: Vec<
             Step::Submit => world.submit(),
             Step::Pass(nanos) => world.pass(nanos),
             Step::Cancel(job, item) => world.cancel(job, item),
+            Step::Take(worker) => world.take(worker % workers),
             Step::Open(items, piece, limit, retries) => {
                 world.open_with(items, piece, limit, retries);
                 totals.insert(world.dispatcher.next_job - 1, items);
@@ -405,6 +470,12 @@ pub(crate) fn run_schedule(workers: usize, items_max: Option<usize>, steps: Vec<
             world.start(worker);
         }
     }
+    world.feed();
+    world.look_until_in_vain();
+    world
+        .models
+        .iter_mut()
+        .for_each(|model| model.is_taking = false);
     for _ in 0..100_000 {
         world.submit();
         world.feed();
