@@ -5,7 +5,7 @@
 mod common;
 
 use common::meet::{Ear, Gate, pass, say};
-use common::{assert_serves, each_method, pid_of, pool};
+use common::{assert_serves, each_method, each_method_alone, pid_of, pool};
 use multiprocess::{Event, Pool};
 use nix::sys::signal::{Signal, kill};
 use std::path::PathBuf;
@@ -86,6 +86,47 @@ each_method!(
                 call.get().unwrap();
             }
         }
+        assert_serves(&pool);
+    }
+);
+
+each_method_alone!(
+    an_item_larger_than_the_ring_does_not_wait_behind_one_that_takes_long,
+    |method| {
+        const BYTES: usize = 3 << 20;
+        let pool = pool(method, 2);
+        let [begun, pulled, done] = [(); 3].map(|()| Event::new().unwrap());
+        let job = pool.with((begun, pulled.clone(), done.clone()));
+        // The last one has a descriptor as well, and is sent to two workers.
+        let items = (0..3_u8).map(|item| {
+            let event = (item == 2).then(|| done.clone());
+            (item, vec![item; BYTES], event)
+        });
+        // All of it was submitted when more is asked for.
+        let items = items.chain(std::iter::from_fn(|| {
+            pulled.set();
+            None
+        }));
+        let results = job.map(
+            items,
+            |(begun, pulled, done): &(Event, Event, Event),
+             (item, bytes, event): (u8, Vec<u8>, Option<Event>)| {
+                match item {
+                    0 => {
+                        begun.set();
+                        done.wait();
+                    }
+                    1 => {
+                        begun.wait();
+                        pulled.wait();
+                    }
+                    _ => event.unwrap().set(),
+                }
+                (item, bytes.len())
+            },
+        );
+        assert_eq!(results.unwrap(), [(0, BYTES), (1, BYTES), (2, BYTES)]);
+        // Also the one that has passed over what was half sent.
         assert_serves(&pool);
     }
 );

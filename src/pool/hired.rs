@@ -156,25 +156,26 @@ impl Worker {
 
     /// Whether it was in the middle of taking in the items that are next for it.
     pub(crate) fn was_receiving(&self) -> bool {
-        let (_, taken) = self.link.positions();
-        self.outgoing.front().is_some_and(|front| {
-            let is_next = front.header.words[1] == self.resolved;
-            to_worker::has_items(front.header.kind)
-                && is_next
-                && front.sent.bytes > 0
-                && taken > front.start
+        self.in_transfer()
+            .is_some_and(|header| header.words[1] == self.resolved)
+    }
+
+    /// How many of its next items end with those that it is taking in. What is on its way to it while it is at another item does not
+    /// count, though a part of that may be in the ring: it passes over these when its turn comes, and the rest is sent to it
+    /// like any other.
+    pub(crate) fn items_in_transfer(&self) -> usize {
+        self.in_transfer().map_or(0, |header| {
+            let end = header.words[1] + u64::from(header.count);
+            end.saturating_sub(self.resolved) as usize
         })
     }
 
-    /// How many of its next items end with those of a message that is being sent.
-    pub(crate) fn items_in_transfer(&self) -> usize {
-        match self.outgoing.front() {
-            Some(front) if to_worker::has_items(front.header.kind) && front.sent.bytes > 0 => {
-                let end = front.header.words[1] + u64::from(front.header.count);
-                end.saturating_sub(self.resolved) as usize
-            }
-            _ => 0,
-        }
+    /// The message with items of which it has taken a part, while there was no room yet for all of it.
+    fn in_transfer(&self) -> Option<&Header> {
+        let (_, taken) = self.link.positions();
+        let front = self.outgoing.front()?;
+        let has_begun = front.sent.bytes > 0 && taken > front.start;
+        (to_worker::has_items(front.header.kind) && has_begun).then_some(&front.header)
     }
 
     pub(crate) fn send_queued(&mut self) -> Result<(), LinkError> {
