@@ -9,6 +9,7 @@ use common::fault;
 use common::{LIMIT, assert_serves, each_method_alone, kill_hard, pool, unsafely};
 use multiprocess::{Process, StartMethod, TaskErrorKind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::wait::WaitStatus;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 each_method_alone!(an_iterator_that_panics_ends_its_imap, |method| {
@@ -51,6 +52,37 @@ each_method_alone!(
         });
         assert_eq!(code, 0);
         let pool = pool.unwrap();
+        assert_eq!(pool.worker_pids(), before);
+        assert_serves(&pool);
+    }
+);
+
+each_method_alone!(
+    a_fork_within_the_input_of_a_map_has_no_part_in_it,
+    |method| {
+        let pool = pool(method, 2);
+        assert_serves(&pool);
+        let before = pool.worker_pids();
+        let mut forked = None;
+        let numbers = (0..1000_u64).inspect(|&number| {
+            if number == 100 {
+                forked = Some(unsafely::fork_here());
+            }
+        });
+        // In both processes.
+        let doubled = pool.map(numbers, |number| number * 2);
+        let Some(child) = forked.unwrap() else {
+            let is_told = doubled.is_err_and(|error| error.kind() == TaskErrorKind::System);
+            unsafely::exit_at_once(if is_told { 0 } else { 1 });
+        };
+        let ended = unsafely::wait_for(child);
+        assert_eq!(ended, WaitStatus::Exited(child, 0));
+        assert!(
+            doubled
+                .unwrap()
+                .into_iter()
+                .eq((0..1000).map(|number| number * 2))
+        );
         assert_eq!(pool.worker_pids(), before);
         assert_serves(&pool);
     }

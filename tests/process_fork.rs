@@ -9,7 +9,9 @@ use common::census::Census;
 use common::meet::{Gate, pass};
 use common::unsafely::{at_exit, exit_at_once, own_descriptors, plays_before_main, print_as_c};
 use common::{LIMIT, kill_hard, pool};
-use multiprocess::{Process, StartMethod, TaskErrorKind, active_children, current_process, scope};
+use multiprocess::{
+    Event, Process, StartMethod, TaskErrorKind, active_children, current_process, scope,
+};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::cell::Cell;
@@ -334,3 +336,49 @@ fn at_the_end_children_are_waited_for_and_their_children_too() {
     assert!(ended.stdout.contains("grandchild\n"), "{ended:?}");
     ended.assert_nothing_left();
 }
+
+forking!(a_forked_copy_of_an_imap_leaves_the_workers_alone, {
+    for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+        let pool = pool(method, 2);
+        let pids = pool.worker_pids();
+        let gate = Event::new().unwrap();
+        let job = pool.with(gate.clone());
+        // One worker is at the second item, and has more behind it.
+        let square = |gate: &Event, n: u64| {
+            if n == 1 {
+                gate.wait();
+            }
+            n * n
+        };
+        let mut squares = Some(job.imap(0..100_u64, square));
+        let mut found = Some(job.imap_unordered(0..100_u64, square));
+        assert_eq!(squares.as_mut().unwrap().next(), Some(Ok(0)));
+        let told = scope(|s| {
+            let ask = || squares.as_mut().unwrap().find_map(Result::err);
+            s.spawn(ask).join()
+        });
+        let error = told.unwrap().unwrap().unwrap();
+        assert_eq!(error.kind(), TaskErrorKind::System);
+        assert!(error.to_string().contains("forked"), "{error}");
+        let dropped = scope(|s| s.spawn(|| drop((squares.take(), found.take()))).join());
+        dropped.unwrap().unwrap();
+        let seen = scope(|s| {
+            let look = || (pool.worker_pids(), pool.workers(), format!("{pool:?}"));
+            s.spawn(look).join()
+        });
+        let seen = seen.unwrap().unwrap();
+        assert_eq!(seen, (vec![], 2, format!("{pool:?}")));
+        let counted = scope(|s| s.spawn(|| pool.stats().workers().len()).join());
+        assert_eq!(counted.unwrap().unwrap(), 2);
+        gate.set();
+        let right = |n: u64| n * n;
+        let rest: Vec<u64> = squares.unwrap().map(Result::unwrap).collect();
+        assert!(rest.into_iter().eq((1..100).map(right)));
+        let mut others = vec![0; 100];
+        found
+            .unwrap()
+            .for_each(|(item, result)| others[item] = result.unwrap());
+        assert!(others.into_iter().eq((0..100).map(right)));
+        assert_eq!(pool.worker_pids(), pids);
+    }
+});

@@ -7,7 +7,7 @@ use crate::pool::floor::Floor;
 use crate::pool::lead::WAKE;
 use crate::pool::shared::{Core, Shared};
 use crate::pool::staff::Staff;
-use crate::pool::stats::PoolStats;
+use crate::pool::stats::{Books, PoolStats};
 use crate::shm::{LONGEST_OF_CLIENT, Spin};
 use crate::sys::life::Life;
 use crate::sys::limits;
@@ -33,6 +33,7 @@ impl Driver {
         let wake = Wake::new().map_err(failed)?;
         let watch = staff.watch();
         let diary = Arc::clone(staff.diary());
+        let workers = staff.slots().len();
         let _teller = diary.teller();
         watch.add(wake.descriptor(), WAKE).map_err(failed)?;
         let core = Core {
@@ -53,6 +54,7 @@ impl Driver {
         let shared = Shared {
             core: Mutex::new(core),
             owner: Life::now(),
+            workers,
             followers: Condvar::new(),
             chores: Condvar::new(),
             completing: Mutex::default(),
@@ -70,14 +72,17 @@ impl Driver {
     }
 
     pub(crate) fn workers(&self) -> usize {
-        self.shared.core.lock().floor.workers()
+        self.shared.workers
     }
 
-    /// The workers' pids, after those that have ended meanwhile have been replaced.
+    /// The workers' pids, after those that have ended meanwhile have been replaced. A process that was forked from the pool's has none.
     pub(crate) fn pids(&self) -> Vec<u32> {
+        if !self.shared.is_owner() {
+            return Vec::new();
+        }
         let _teller = self.shared.diary.teller();
         let mut core = self.shared.core.lock();
-        if !core.has_leader && self.shared.is_owner() {
+        if !core.has_leader {
             core.floor.look_for_ends();
             self.shared.after_change(&mut core);
         }
@@ -85,6 +90,9 @@ impl Driver {
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
+        if !self.shared.is_owner() {
+            return Books::of_workers(self.shared.workers).stats();
+        }
         self.shared.core.lock().floor.stats()
     }
 

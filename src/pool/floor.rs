@@ -171,10 +171,6 @@ impl Floor {
         &mut self.staff
     }
 
-    pub(crate) fn workers(&self) -> usize {
-        self.staff.slots().len()
-    }
-
     /// Replaces workers that have ended meanwhile.
     pub(crate) fn look_for_ends(&mut self) {
         for index in 0..self.staff.slots().len() {

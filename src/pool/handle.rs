@@ -271,7 +271,7 @@ impl Pool {
         self.driver.workers()
     }
 
-    /// Returns what the workers have done so far.
+    /// Returns what the workers have done so far: nothing for a process that was forked from the pool's.
     ///
     /// # Examples
     ///
@@ -285,7 +285,8 @@ impl Pool {
         self.driver.stats()
     }
 
-    /// Returns the workers' process ids. They change when a worker dies and another takes its place.
+    /// Returns the workers' process ids. They change when a worker dies and another takes its place. A process that was forked from the
+    /// pool's has no workers.
     ///
     /// # Examples
     ///

@@ -27,6 +27,7 @@
 //! with other callbacks too; but no more than `NESTED_MAX` such waits deep, so that the stack does not end.
 
 use crate::deadline::Deadline;
+use crate::pool::call::Event;
 use crate::pool::crowding::Advice;
 use crate::pool::dispatch::JobId;
 use crate::pool::plan::{Supply, Turn};
@@ -53,7 +54,8 @@ pub(crate) enum Patience {
 }
 
 impl Shared {
-    /// Finds out what the caller of `job` does next, and leads if nobody does. There is nothing when `limit` has passed.
+    /// Finds out what the caller of `job` does next, and leads if nobody does. There is nothing when `limit` has passed. In a process that
+    /// was forked from the pool's, the job is broken.
     pub(crate) fn turn(
         &self,
         job: JobId,
@@ -61,6 +63,9 @@ impl Shared {
         patience: Patience,
         limit: Deadline,
     ) -> Turn {
+        if let Err(error) = self.check_owner() {
+            return Turn::Events(vec![Event::Broken(error)]);
+        }
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
         let mut has_led = false;

@@ -295,7 +295,7 @@ where
     if hosted == 0 {
         return Ok(others);
     }
-    let room = job.shared.take_room(job.id);
+    let room = job.shared.take_room(job.id)?;
     let results = room.and_then(|room| plain::from_room(room, hosted));
     let mut results = results.ok_or_else(|| {
         let why = "the workers' messages are torn";

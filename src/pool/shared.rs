@@ -23,8 +23,11 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
-    /// The process that built the pool. One that was forked from it has no part in it.
+    /// The process that built the pool. One that was forked from it has no part in it: there, nothing behind the lock is looked at, which
+    /// another thread may have held at the fork, and nothing that the workers read is written.
     pub(crate) owner: Life,
+    /// How many workers there are.
+    pub(crate) workers: usize,
     pub(crate) followers: Condvar,
     pub(crate) chores: Condvar,
     /// What the pool's thread has taken to complete. Nobody else looks at it.
@@ -99,13 +102,19 @@ impl Shared {
     }
 
     /// Takes the room of a job, with the results that came there.
-    pub(crate) fn take_room(&self, job: JobId) -> Option<Box<dyn Room>> {
+    pub(crate) fn take_room(&self, job: JobId) -> Result<Option<Box<dyn Room>>, TaskError> {
+        self.check_owner()?;
         let mut core = self.core.lock();
-        core.floor.jobs.get_mut(&job)?.room.take()
+        let open = core.floor.jobs.get_mut(&job);
+        Ok(open.and_then(|open| open.room.take()))
     }
 
-    /// Takes in a batch of a job's items and sends what the workers want of it.
+    /// Takes in a batch of a job's items and sends what the workers want of it. In a process that was forked meanwhile it does nothing:
+    /// the next [`turn`](Shared::turn) says so.
     pub(crate) fn submit(&self, job: JobId, item: usize, batch: Batch) {
+        if !self.is_owner() {
+            return;
+        }
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
         core.floor.submit(job, item, batch);
@@ -115,11 +124,16 @@ impl Shared {
 
     /// No more items of this job will come.
     pub(crate) fn complete(&self, job: JobId) {
-        self.core.lock().floor.complete(job);
+        if self.is_owner() {
+            self.core.lock().floor.complete(job);
+        }
     }
 
-    /// Drops a job, whatever is left of it.
+    /// Drops a job, whatever is left of it. Not the copy of one, in a process that was forked: the workers are at the job itself.
     pub(crate) fn close(&self, job: JobId) {
+        if !self.is_owner() {
+            return;
+        }
         let _teller = self.diary.teller();
         let mut core = self.core.lock();
         let open = core.floor.jobs.get_mut(&job);
@@ -134,11 +148,17 @@ impl Shared {
 
     /// How many items of `job` keep all workers busy.
     pub(crate) fn enough_items(&self, job: JobId) -> usize {
+        if !self.is_owner() {
+            return 0;
+        }
         self.core.lock().floor.enough_items(job)
     }
 
     /// What an item of `job` takes, as far as is known.
     pub(crate) fn item_takes(&self, job: JobId) -> Duration {
+        if !self.is_owner() {
+            return Duration::ZERO;
+        }
         self.core.lock().floor.item_takes(job)
     }
 

@@ -103,6 +103,15 @@ pub(crate) fn fork_child(body: impl FnOnce()) -> nix::unistd::Pid {
     }
 }
 
+/// Forks a child that goes on here as this process does; returns its pid, and `None` in the child, which is to end by [`exit_at_once`].
+pub(crate) fn fork_here() -> Option<nix::unistd::Pid> {
+    // SAFETY: as in `in_fork`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => Some(child),
+        ForkResult::Child => None,
+    }
+}
+
 /// Removes an environment variable of this process.
 pub(crate) fn unset_environment(name: &str) {
     // SAFETY: as in `set_environment`.
