@@ -147,7 +147,7 @@ impl Floor {
             return false;
         };
         let permitted = worker.sent - skips;
-        // Half of it is not worth what it takes in already.
+        // Where half is wanted, what it is taking in already is left with it.
         let (share, kept) = if all {
             (Share::All, kept)
         } else {
