@@ -5,7 +5,10 @@
 mod common;
 
 use common::{LIMIT, alone, assert_serves, each_method_alone, kill_hard, pool, unsafely};
-use multiprocess::{Closure, Process, SharedSlice, StartMethod};
+use multiprocess::{
+    Closure, Pipe, Pool, Process, Receiver, Sender, SharedSlice, StartMethod, TaskError,
+    TaskErrorKind,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -181,6 +184,91 @@ each_method_alone!(
         let error = many.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("descriptors"), "{error}");
         assert_eq!(one, Ok(1));
+        assert_serves(&pool);
+    }
+);
+
+/// Asserts that an end of a pipe did not arrive since it had arrived before.
+fn assert_has_arrived_before(error: &TaskError) {
+    assert_eq!(error.kind(), TaskErrorKind::ArgumentDecoding, "{error}");
+    let words = error.to_string();
+    assert!(words.contains("one process at a time"), "{words}");
+}
+
+/// Both ends of a lane.
+fn lane() -> (Sender<u32>, Receiver<u32>) {
+    let (here, there) = Pipe::<u32>::pair().unwrap();
+    (there.split().0, here.split().1)
+}
+
+fn send(sender: &Sender<u32>, number: u32) {
+    sender.send(number).unwrap();
+}
+
+each_method_alone!(of_workers_that_get_an_end_of_a_pipe_one_has_it, |method| {
+    let pool = pool(method, 2);
+    let (sender, receiver) = lane();
+    let outcomes: Vec<_> = pool.with(sender).imap(0..1000, send).collect();
+    let mut sent = Vec::new();
+    for (number, outcome) in (0..).zip(outcomes) {
+        match outcome {
+            Ok(()) => sent.push(number),
+            Err(error) => assert_has_arrived_before(&error),
+        }
+    }
+    assert!(!sent.is_empty());
+    assert_serves(&pool);
+    drop(pool);
+    assert_eq!(receiver.iter().collect::<Vec<u32>>(), sent);
+});
+
+each_method_alone!(
+    an_end_of_a_pipe_that_a_worker_had_is_not_its_successors,
+    |method| {
+        let one_item_each = || {
+            Pool::builder()
+                .workers(1)
+                .max_tasks_per_worker(1)
+                .start_method(method)
+        };
+        let pool = one_item_each().build().unwrap();
+        let (sender, receiver) = lane();
+        let mut outcomes = pool.with(sender).imap(0..3, send);
+        assert_eq!(outcomes.next(), Some(Ok(())));
+        for outcome in outcomes {
+            assert_has_arrived_before(&outcome.unwrap_err());
+        }
+        drop(pool);
+        assert_eq!(receiver.iter().collect::<Vec<u32>>(), [0]);
+
+        let (sender, receiver) = lane();
+        let with_state =
+            one_item_each().initializer(sender, |sender: Sender<u32>| send(&sender, 7));
+        let pool = with_state.build().unwrap();
+        assert_eq!(pool.apply(1, |number: u32| number), Ok(1));
+        let error = pool.apply(2, |number: u32| number).unwrap_err();
+        assert_has_arrived_before(&error);
+        drop(pool);
+        assert_eq!(receiver.iter().collect::<Vec<u32>>(), [7]);
+    }
+);
+
+each_method_alone!(
+    an_end_of_a_pipe_that_died_with_a_worker_does_not_arrive_again,
+    |method| {
+        let pool = pool(method, 1);
+        let (sender, receiver) = lane();
+        send(&sender, 1);
+        send(&sender, 2);
+        let job = pool.job().retries(1);
+        let outcome = job.apply(receiver, |receiver: Receiver<u32>| -> u32 {
+            assert_eq!(receiver.recv().unwrap(), 1);
+            std::process::abort()
+        });
+        let error = outcome.unwrap_err();
+        assert_has_arrived_before(&error);
+        assert_eq!(error.attempts(), 2);
+        assert!(sender.send(3).unwrap_err().is_closed());
         assert_serves(&pool);
     }
 );

@@ -171,8 +171,8 @@ fn any_positions(bytes: &mut Bytes<'_>) {
     let lanes = Lanes::create(PAGE).unwrap();
     let memory = Memory::of(&SharedFd::of(lanes.memory().unwrap())).unwrap();
     let (tail, head) = (bytes.hostile_word(0), bytes.hostile_word(0));
-    let writer = lanes.writer(Lane::Forth, tail, bytes.word());
-    let reader = lanes.reader(Lane::Forth, head, bytes.word());
+    let writer = lanes.writer(Lane::Forth, tail, bytes.word(), 0);
+    let reader = lanes.reader(Lane::Forth, head, bytes.word(), 0);
     let (Ok((mut writer, mut puts)), Ok((mut reader, mut gets))) = (writer, reader) else {
         return;
     };

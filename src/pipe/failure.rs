@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Closed,
     #[error("the pipe's end has moved to another process")]
     Moved,
-    #[error("the pipe's end is used by another process, which has it from a fork")]
+    #[error("the pipe's end is used by another process, which has it from a fork or was sent it")]
     Forked,
     #[error("another thread of this process waits on it")]
     InUse,

@@ -43,6 +43,7 @@ pub(crate) struct ReceivingParts {
     pub(crate) lane: Lane,
     pub(crate) head: u64,
     pub(crate) sleep: u64,
+    pub(crate) claim: u64,
     pub(crate) long: Option<Long>,
 }
 
@@ -72,7 +73,7 @@ pub(crate) enum Front {
 impl Receiving {
     /// The receiving side of a lane, as it was made or as it has arrived.
     pub(crate) fn new(lanes: &Lanes, parts: ReceivingParts) -> io::Result<Receiving> {
-        let (ring, sleeper) = lanes.reader(parts.lane, parts.head, parts.sleep)?;
+        let (ring, sleeper) = lanes.reader(parts.lane, parts.head, parts.sleep, parts.claim)?;
         Ok(Receiving {
             memory: parts.memory,
             lane: parts.lane,
@@ -94,6 +95,7 @@ impl Receiving {
             lane: self.lane,
             head: self.ring.position(),
             sleep: self.peer.sleeper.number(),
+            claim: self.peer.sleeper.claim(),
             long: self.long.clone(),
         }
     }

@@ -281,7 +281,8 @@ impl Inlet {
     }
 
     /// Puts a side back that was not sent after all.
-    pub(crate) fn come_back(&self, receiving: Receiving, inbox: Inbox) {
+    pub(crate) fn come_back(&self, mut receiving: Receiving, inbox: Inbox) {
+        receiving.peer.sleeper.come_back();
         {
             let mut turn = self.turn.lock();
             if let Some(watched) = self.watch.get() {

@@ -66,6 +66,7 @@ pub(crate) struct SendingParts {
     pub(crate) lane: Lane,
     pub(crate) tail: u64,
     pub(crate) sleep: u64,
+    pub(crate) claim: u64,
     pub(crate) letters: u64,
     pub(crate) owes_cut: bool,
 }
@@ -126,7 +127,8 @@ impl Outlet {
     }
 
     /// Puts a side back that was not sent after all.
-    pub(crate) fn come_back(&self, sending: Sending) {
+    pub(crate) fn come_back(&self, mut sending: Sending) {
+        sending.peer.sleeper.come_back();
         *self.state.lock() = Some(sending);
     }
 }
@@ -350,7 +352,7 @@ fn hear(socket: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
 impl Sending {
     /// The sending side of a lane, as it was made or as it has arrived.
     pub(crate) fn new(lanes: &Lanes, parts: SendingParts) -> io::Result<Sending> {
-        let (ring, sleeper) = lanes.writer(parts.lane, parts.tail, parts.sleep)?;
+        let (ring, sleeper) = lanes.writer(parts.lane, parts.tail, parts.sleep, parts.claim)?;
         Ok(Sending {
             memory: parts.memory,
             lane: parts.lane,
@@ -372,6 +374,7 @@ impl Sending {
             lane: self.lane,
             tail,
             sleep: self.peer.sleeper.number(),
+            claim: self.peer.sleeper.claim(),
             letters: self.outbox.letters(),
             owes_cut: self.owes_cut,
         }

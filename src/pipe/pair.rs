@@ -28,7 +28,9 @@ const CAPACITY: usize = 4 << 20;
 /// Messages are received in the order in which they were sent, each as a whole or not at all, whoever dies when. An end
 /// lives in one process at a time: encoding it for an argument, a result, or a message through another pipe moves it there,
 /// with what has not been received yet. Any number of threads of that process may use it, and one that waits to receive
-/// does not stop another from sending.
+/// does not stop another from sending. Where several processes are given the same value, as the workers of a pool are given what
+/// is captured and one is given an item again after a crash, the first that decodes it has the end, and for the others it cannot
+/// be decoded; a [`Queue`](crate::Queue) can be in all of them.
 ///
 /// When an end is dropped, or the process in which it lives dies, the other end receives what was sent, and then
 /// [`is_closed`](crate::Error::is_closed). Where this process forks, by itself or for a [`scope`](crate::scope), both have a copy of
@@ -343,6 +345,7 @@ fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
             lane,
             tail: 0,
             sleep: 0,
+            claim: 0,
             letters: 0,
             owes_cut: false,
         };
@@ -353,6 +356,7 @@ fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
             lane,
             head: 0,
             sleep: 0,
+            claim: 0,
             long: None,
         };
         Ok((
@@ -480,7 +484,7 @@ mod tests {
     #[test]
     fn a_message_is_not_lost_when_its_sender_cannot_be_rung_at() {
         let lanes = Lanes::create(PAGE).unwrap();
-        let (mut ring, mut sleeper) = lanes.writer(Lane::Forth, 0, 0).unwrap();
+        let (mut ring, mut sleeper) = lanes.writer(Lane::Forth, 0, 0, 0).unwrap();
         for byte in 0..2 {
             let bytes = [byte; 2000];
             assert!(Head::plain(2000).put(&mut ring, &bytes).unwrap());
@@ -495,6 +499,7 @@ mod tests {
             lane: Lane::Forth,
             head: 0,
             sleep: 0,
+            claim: 0,
             long: None,
         };
         let mut receiving = Receiving::new(&lanes, parts).unwrap();

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// Receives from the other end of a pipe: one half of what [`Pipe::split`](crate::Pipe::split) makes of an end.
 ///
-/// It lives in one process at a time: encoding it for a message, an argument or a result moves it there, with what has not
-/// been received yet. Any number of threads of that process may use it; each message goes to one of them.
+/// It lives in one process at a time: encoding it for a message, an argument or a result moves it there, or to the first of
+/// several that are given it (see [`Pipe`](crate::Pipe)), with what has not been received yet. Any number of threads of that process may use it; each message goes to one of them.
 ///
 /// # Waiting with others
 ///

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// Sends to the other end of a pipe: one half of what [`Pipe::split`](crate::Pipe::split) makes of an end.
 ///
-/// It lives in one process at a time: encoding it for a message, an argument or a result moves it there. Any number of
-/// threads of that process may use it. A message is received as a whole or not at all, whoever dies when.
+/// It lives in one process at a time: encoding it for a message, an argument or a result moves it there, or to the first of
+/// several that are given it (see [`Pipe`](crate::Pipe)). Any number of threads of that process may use it. A message is received as a whole or not at all, whoever dies when.
 ///
 /// # Examples
 ///

@@ -3,6 +3,9 @@
 //! An end is encoded by taking it out of its handle: what it has sent and received so far, the beginning of a long message,
 //! descriptors that have arrived, and its own descriptors go along, so nothing is lost and nobody here can use it meanwhile.
 //! If the value does not leave after all, it is put back.
+//!
+//! What was encoded may be decoded more than once: a pool sends captures and an initializer's arguments to each worker, and an item
+//! again after a crash. One of these has the end, the first that claims it (see `shm::ring`); for each other, decoding fails.
 
 use crate::pipe::failure::Failure;
 use crate::pipe::incoming::{Long, Receiving, ReceivingParts};
@@ -30,6 +33,7 @@ struct SendingForm {
     is_back: bool,
     tail: u64,
     sleep: u64,
+    claim: u64,
     letters: u64,
     owes_cut: bool,
 }
@@ -42,6 +46,7 @@ struct ReceivingForm {
     is_back: bool,
     head: u64,
     sleep: u64,
+    claim: u64,
     letters: u64,
     kept: Vec<Kept<Descriptor>>,
     long: Option<Long>,
@@ -100,6 +105,7 @@ pub(crate) fn send_away<S: Serializer>(
         is_back: parts.lane == Lane::Back,
         tail: parts.tail,
         sleep: parts.sleep,
+        claim: parts.claim,
         letters: parts.letters,
         owes_cut: parts.owes_cut,
     };
@@ -121,6 +127,7 @@ pub(crate) fn arriving_outlet<'de, D: Deserializer<'de>>(
         lane: lane(form.is_back),
         tail: form.tail,
         sleep: form.sleep,
+        claim: form.claim,
         letters: form.letters,
         owes_cut: form.owes_cut,
         memory: form.memory.0,
@@ -154,6 +161,7 @@ pub(crate) fn receive_elsewhere<S: Serializer>(
         is_back: parts.lane == Lane::Back,
         head: parts.head,
         sleep: parts.sleep,
+        claim: parts.claim,
         letters,
         kept: kept.clone(),
         long: parts.long,
@@ -177,6 +185,7 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
         lane: lane(form.is_back),
         head: form.head,
         sleep: form.sleep,
+        claim: form.claim,
         long: form.long,
         memory: form.memory.0,
     };

@@ -129,6 +129,9 @@ impl PoolBuilder {
     /// If it panics, or its worker dies over it three times in a row, all calls that are under way fail with that error,
     /// or the next one if none is. Workers are then tried again with the call behind that.
     ///
+    /// An end of a [`Pipe`](crate::Pipe) in `args` lives in the first worker that runs `f`; for each other worker it is an error,
+    /// like a panic of `f`.
+    ///
     /// # Examples
     ///
     /// ```

@@ -172,6 +172,9 @@ impl Pool {
     /// Describes a job whose function takes `captures` beside each item. They are encoded once for each call and reach
     /// each worker once.
     ///
+    /// An end of a [`Pipe`](crate::Pipe) in them lives in the first worker that runs an item with it; in each other, and in one
+    /// that takes that worker's place, the items fail, since their captures cannot be decoded.
+    ///
     /// # Examples
     ///
     /// ```

@@ -85,7 +85,7 @@ impl Duplex {
             common,
             outgoing: Outgoing::new(Arc::clone(&own), Arc::clone(&peer), capacity, 0),
             incoming: Incoming::new(Arc::clone(&own), Arc::clone(&peer), capacity, 0),
-            sleeper: Sleeper::new(Arc::clone(&own), 0),
+            sleeper: Sleeper::settled(Arc::clone(&own)),
             own,
             peer,
         })

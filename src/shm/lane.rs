@@ -7,10 +7,11 @@
 //! | | a page and the ring | its writer: words of `ring`, bytes |
 //!
 //! What an end has put or taken so far goes with it when it moves, as does the number of its last sleep: the other end
-//! rings once for each number, so none may come twice.
+//! rings once for each number, so none may come twice. An end that is sent may arrive several times, where what was sent is read
+//! several times: its claim goes along, and the first that arrives with it is the end.
 
 use crate::shm::ring::{Incoming, Outgoing, PAGE, Sleeper};
-use crate::sys::memory::SealedMemory;
+use crate::sys::memory::{Mapping, SealedMemory};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -92,34 +93,49 @@ impl Lanes {
         Ok(())
     }
 
-    /// The writing end of a lane, where `tail` bytes have been put before and the last sleep had the number `sleep`.
+    /// The end that arrives with a claim, if none has yet.
+    fn arrive(own: &Arc<Mapping>, sleep: u64, claim: u64) -> io::Result<Sleeper> {
+        Sleeper::arrive(Arc::clone(own), sleep, claim).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this end of a pipe has arrived in a process already, and an end lives in one process at a time (a `Queue` can be \
+                 in several)",
+            )
+        })
+    }
+
+    /// The writing end of a lane, where `tail` bytes have been put before, the last sleep had the number `sleep`, and the end
+    /// had `claim` where it was before.
     pub(crate) fn writer(
         &self,
         lane: Lane,
         tail: u64,
         sleep: u64,
+        claim: u64,
     ) -> io::Result<(Outgoing, Sleeper)> {
         Self::check(tail)?;
         let start = self.start(lane);
         let own = Arc::new(self.memory.map(start + PAGE, PAGE + self.capacity)?);
         let peer = Arc::new(self.memory.map_read_only(start, PAGE)?);
-        let sleeper = Sleeper::new(Arc::clone(&own), sleep);
+        let sleeper = Self::arrive(&own, sleep, claim)?;
         Ok((Outgoing::new(own, peer, self.capacity, tail), sleeper))
     }
 
-    /// The reading end of a lane, where `head` bytes have been taken before and the last sleep had the number `sleep`.
+    /// The reading end of a lane, where `head` bytes have been taken before, the last sleep had the number `sleep`, and the end
+    /// had `claim` where it was before.
     pub(crate) fn reader(
         &self,
         lane: Lane,
         head: u64,
         sleep: u64,
+        claim: u64,
     ) -> io::Result<(Incoming, Sleeper)> {
         Self::check(head)?;
         let start = self.start(lane);
         let own = Arc::new(self.memory.map(start, PAGE)?);
         let len = PAGE + self.capacity;
         let peer = Arc::new(self.memory.map_read_only(start + PAGE, len)?);
-        let sleeper = Sleeper::new(Arc::clone(&own), sleep);
+        let sleeper = Self::arrive(&own, sleep, claim)?;
         Ok((Incoming::new(own, peer, self.capacity, head), sleeper))
     }
 
@@ -138,16 +154,16 @@ mod tests {
         let lanes = Lanes::create(1).unwrap();
         let mut out = Vec::with_capacity(PAGE);
         for lane in [Lane::Forth, Lane::Back] {
-            let (mut writer, _) = lanes.writer(lane, 0, 0).unwrap();
+            let (mut writer, _) = lanes.writer(lane, 0, 0, 0).unwrap();
             assert_eq!(writer.put(&[7; 5000]).unwrap(), PAGE);
             writer.show();
-            let (mut reader, _) = lanes.reader(lane, 0, 0).unwrap();
+            let (mut reader, _) = lanes.reader(lane, 0, 0, 0).unwrap();
             assert_eq!(reader.look_for_data().unwrap(), PAGE);
             assert_eq!(reader.take(10, &mut out), 10);
             reader.release();
-            let (mut again, _) = lanes.reader(lane, reader.position(), 4).unwrap();
+            let (mut again, _) = lanes.reader(lane, reader.position(), 4, 1).unwrap();
             assert_eq!(again.look_for_data().unwrap(), PAGE - 10);
-            let (mut writer, _) = lanes.writer(lane, PAGE as u64, 0).unwrap();
+            let (mut writer, _) = lanes.writer(lane, PAGE as u64, 0, 1).unwrap();
             assert_eq!(writer.put(&[7; 20]).unwrap(), 10);
         }
     }
@@ -156,15 +172,45 @@ mod tests {
     fn an_end_that_claims_to_be_near_the_last_position_is_refused() {
         let lanes = Lanes::create(PAGE).unwrap();
         for position in [u64::MAX, u64::MAX - 10, 1 << 63] {
-            assert!(lanes.writer(Lane::Forth, position, 0).is_err());
-            assert!(lanes.reader(Lane::Forth, position, 0).is_err());
+            assert!(lanes.writer(Lane::Forth, position, 0, 0).is_err());
+            assert!(lanes.reader(Lane::Forth, position, 0, 0).is_err());
         }
         // Where it is believed, it goes on counting from there.
-        let (mut writer, _) = lanes.writer(Lane::Forth, POSITION_MAX, 0).unwrap();
+        let (mut writer, _) = lanes.writer(Lane::Forth, POSITION_MAX, 0, 0).unwrap();
         let head = lanes.memory.map(lanes.start(Lane::Forth), PAGE).unwrap();
         head.word(crate::shm::ring::HEAD)
             .store(POSITION_MAX, Ordering::Relaxed);
         assert_eq!(writer.put(&[7; 20]).unwrap(), 20);
+    }
+
+    #[test]
+    fn of_an_end_that_arrives_several_times_one_is_the_end() {
+        let lanes = Lanes::create(PAGE).unwrap();
+        let refused = |end: io::Result<Sleeper>| {
+            let error = end.unwrap_err();
+            assert!(
+                error.to_string().contains("one process at a time"),
+                "{error}"
+            );
+        };
+        let writer = |claim| lanes.writer(Lane::Forth, 0, 0, claim).map(|(_, end)| end);
+        let reader = |claim| lanes.reader(Lane::Forth, 0, 0, claim).map(|(_, end)| end);
+        let (puts, mut gets) = (writer(0).unwrap(), reader(0).unwrap());
+        refused(writer(0));
+        refused(reader(0));
+        refused(reader(u64::MAX));
+        // It moves on, and every copy of what it was before is late.
+        let _puts = writer(puts.claim()).unwrap();
+        refused(writer(puts.claim()));
+        // It comes back, and what is left of it on the way is late.
+        let sent_with = gets.claim();
+        gets.come_back();
+        assert!(gets.is_ours());
+        refused(reader(sent_with));
+        // It arrives though whoever sent it believes that it did not.
+        let mut arrived = reader(gets.claim()).unwrap();
+        gets.come_back();
+        assert!(arrived.is_ours() && !gets.is_ours());
     }
 
     #[test]

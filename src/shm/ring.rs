@@ -13,7 +13,7 @@
 //! | `PROCESSOR` | it rings, has woken or has changed it: where it runs, counted from 1 | to know whether to spin makes sense |
 //! | `AWAY` | it wants the other to leave the processor that both are on; counts how often | when it is about to wait, and when it wakes |
 //! | `RANG` | it rings: when | to know whether to spin would have |
-//! | `CLAIM` | it has moved, or is used for the first time since a fork of its process: counts these | by nobody; copies of it that a fork made find that they are no longer it |
+//! | `CLAIM` | it has arrived, has come back unsent, or is used for the first time since a fork of its process: counts these | by nobody; copies of it, made by a fork or by sending one value several times, find that they are not it |
 //! | `HELD`, `LENT` | it has, or names, what was sent before (see `loan`); one for each place | before it is named, or let go of |
 //! | `NOTE`, `MOMENT` | as the layer above likes | likewise |
 //!
@@ -25,6 +25,10 @@
 //!
 //! **Nothing that is read is believed.** Positions only grow; the other's may be ahead of what was last seen by no more
 //! than the ring holds, and not behind it. Anything else is [`Corrupt`], for good.
+//!
+//! **A side is one.** What it has put or taken stands in its process alone, so two that go on from there would overwrite, or both
+//! take. Whoever becomes the side exchanges `CLAIM` for the next count, and has to know the one before, which goes along when
+//! the side is sent. Of all copies that know the same count one can exchange it.
 //!
 //! **A death at any step** leaves the words as they are: bytes behind `TAIL` were never there, and the socket beside this
 //! memory tells the survivor.
@@ -473,20 +477,45 @@ pub(crate) struct Sleeper {
     forks: u64,
 }
 
+/// In place of the number of forks, where it is not known yet whether this is the side.
+const UNKNOWN: u64 = u64::MAX;
+
 impl Sleeper {
-    /// A side whose last sleep had `number`; 0 where it has not slept yet.
-    pub(crate) fn new(own: Arc<Mapping>, number: u64) -> Sleeper {
-        // Copies of the side that are elsewhere are it no longer.
-        let claim = own.word(CLAIM).fetch_add(1, Ordering::AcqRel);
+    /// A side that is made here and never moves.
+    pub(crate) fn settled(own: Arc<Mapping>) -> Sleeper {
         Sleeper {
             own,
-            number,
-            claim: claim.wrapping_add(1),
+            number: 0,
+            claim: 0,
             forks: forks::count(),
         }
     }
 
-    /// Whether this is the side, and not a copy of it that a fork made. After a fork, the first of the two that asks is.
+    /// A side that arrives, whose last sleep had `number` and which had `claim` where it was before; both are 0 for one that was
+    /// nowhere. `None` where another copy of it has arrived already.
+    pub(crate) fn arrive(own: Arc<Mapping>, number: u64, claim: u64) -> Option<Sleeper> {
+        let mut sleeper = Sleeper {
+            own,
+            number,
+            claim,
+            forks: UNKNOWN,
+        };
+        sleeper.claim_it().then_some(sleeper)
+    }
+
+    /// What `CLAIM` was when this became the side.
+    pub(crate) fn claim(&self) -> u64 {
+        self.claim
+    }
+
+    /// The side was sent, and is here again since that failed. What is left of it on the way does not arrive any more; should it
+    /// have arrived all the same, the side is there, and not here.
+    pub(crate) fn come_back(&mut self) {
+        self.forks = UNKNOWN;
+        self.claim_it();
+    }
+
+    /// Whether this is the side, and not a copy of it. After a fork, the first of the two that asks is.
     #[inline]
     pub(crate) fn is_ours(&mut self) -> bool {
         forks::count() == self.forks || self.claim_it()
@@ -497,7 +526,7 @@ impl Sleeper {
         let forks = forks::count();
         let next = self.claim.wrapping_add(1);
         let word = self.own.word(CLAIM);
-        // Both copies have seen the same count, and one of them can change it.
+        // All copies have seen the same count, and one of them can change it.
         let is_ours = word
             .compare_exchange(self.claim, next, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok();
