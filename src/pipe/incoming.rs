@@ -6,10 +6,12 @@ use crate::pipe::pace::Pace;
 use crate::pipe::peer::Peer;
 use crate::shm::{Corrupt, Incoming, Lane, Lanes};
 use crate::sys::limits;
+use crate::sys::poll::ring_event;
 use crate::sys::shared::SharedFd;
 use crate::sys::step::step;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// The most memory that is asked for at once on the word of a length alone.
@@ -45,6 +47,7 @@ pub(crate) struct ReceivingParts {
     pub(crate) sleep: u64,
     pub(crate) claim: u64,
     pub(crate) long: Option<Long>,
+    pub(crate) owes_bell: bool,
 }
 
 /// A message that comes in several frames.
@@ -82,7 +85,7 @@ impl Receiving {
             peer: Peer::new(parts.socket, parts.event, sleeper),
             long: parts.long,
             letter: None,
-            owes_bell: false,
+            owes_bell: parts.owes_bell,
         })
     }
 
@@ -97,6 +100,7 @@ impl Receiving {
             sleep: self.peer.sleeper.number(),
             claim: self.peer.sleeper.claim(),
             long: self.long.clone(),
+            owes_bell: self.owes_bell,
         }
     }
 
@@ -127,8 +131,20 @@ impl Receiving {
     }
 
     /// The next message, if all of it is there. Takes in what has come of a long one.
+    ///
+    /// Whoever finds nothing may sleep, here or for the descriptor, or not look again before something comes. So where nothing
+    /// is there, the other side has been rung at if it sleeps for room, or this is an error.
     #[inline]
     pub(crate) fn front(&mut self) -> Result<Front, Failure> {
+        let front = self.look()?;
+        if matches!(front, Front::Nothing) {
+            self.ring_if_owed()?;
+        }
+        Ok(front)
+    }
+
+    #[inline]
+    fn look(&mut self) -> Result<Front, Failure> {
         if self.long.is_none() {
             match Head::next(&mut self.ring)? {
                 None => return Ok(Front::Nothing),
@@ -166,7 +182,7 @@ impl Receiving {
                     self.long = None;
                 }
                 // The sender has given up what came before.
-                (Part::Whole, None) => return self.front(),
+                (Part::Whole, None) => return self.look(),
                 _ => return Err(Corrupt.into()),
             }
             step!("pipe::recv::part_copied");
@@ -275,12 +291,16 @@ impl Receiving {
         }
         if self.owes_bell {
             // Where the system has no memory for it just now, the message that was taken is not to be lost for that.
-            let _later = self.ring_if_owed();
+            if self.ring_if_owed().is_err() {
+                // Who sleeps on this side looks once more, and rings or learns that it cannot.
+                ring_event(self.peer.event().as_fd());
+            }
         }
     }
 
     /// Rings for room, if that could not be done before. Whoever is about to sleep must know that it is done: the other
     /// side may sleep as well.
+    #[inline]
     pub(crate) fn ring_if_owed(&mut self) -> io::Result<()> {
         if self.owes_bell {
             self.peer.ring_for_room()?;

@@ -340,3 +340,130 @@ impl Turn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::frame::Head;
+    use crate::pipe::incoming::ReceivingParts;
+    use crate::shm::{Lane, Lanes};
+    use crate::sys::poll::Wake;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    const PAGE: usize = 4096;
+
+    /// The receiving side of a full lane whose sender sleeps for room, and whose bell has nowhere to go until `connect` says
+    /// where.
+    struct Unrung {
+        lanes: Lanes,
+        receiving: Receiving,
+        bell: UdpSocket,
+        sender: UdpSocket,
+    }
+
+    impl Unrung {
+        fn new() -> Unrung {
+            let lanes = Lanes::create(PAGE).unwrap();
+            let (mut ring, mut sleeper) = lanes.writer(Lane::Forth, 0, 0, 0).unwrap();
+            for byte in 0..2 {
+                assert!(Head::plain(2000).put(&mut ring, &[byte; 2000]).unwrap());
+            }
+            sleeper.announce(false, 1000);
+            let [bell, sender] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            let parts = ReceivingParts {
+                memory: SharedFd::of(lanes.memory().unwrap()),
+                socket: SharedFd::of(bell.try_clone().unwrap().into()),
+                event: SharedFd::of(Wake::new().unwrap().into()),
+                lane: Lane::Forth,
+                head: 0,
+                sleep: 0,
+                claim: 0,
+                long: None,
+                owes_bell: false,
+            };
+            let receiving = Receiving::new(&lanes, parts).unwrap();
+            Unrung {
+                lanes,
+                receiving,
+                bell,
+                sender,
+            }
+        }
+
+        fn connect(bell: &UdpSocket, sender: &UdpSocket) {
+            bell.connect(sender.local_addr().unwrap()).unwrap();
+        }
+
+        fn is_rung(sender: &UdpSocket) -> bool {
+            sender.set_nonblocking(true).unwrap();
+            sender.recv(&mut [0; 10]).is_ok()
+        }
+    }
+
+    fn take_one(inlet: &Inlet) -> Result<usize, Failure> {
+        let take = |receiving: &mut Receiving, front| receiving.take_into(front, &mut [0; 2000]);
+        inlet.receive(Limit::Now, take).map(|(length, _)| length)
+    }
+
+    fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+        poll::readable([descriptor], Deadline::after(Duration::ZERO)).unwrap() == [true]
+    }
+
+    #[test]
+    fn who_finds_nothing_has_rung_at_a_sender_that_sleeps_for_room() {
+        let Unrung {
+            receiving,
+            bell,
+            sender,
+            ..
+        } = Unrung::new();
+        let inlet = Inlet::new(receiving, Inbox::default());
+        for _ in 0..2 {
+            assert_eq!(take_one(&inlet).unwrap(), 2000);
+        }
+        assert!(matches!(take_one(&inlet), Err(Failure::Io(_))));
+        Unrung::connect(&bell, &sender);
+        assert!(matches!(take_one(&inlet), Err(Failure::NotNow)));
+        assert!(Unrung::is_rung(&sender));
+    }
+
+    #[test]
+    fn who_watches_is_told_that_a_sender_that_sleeps_cannot_be_rung_at() {
+        let Unrung {
+            receiving,
+            bell,
+            sender,
+            ..
+        } = Unrung::new();
+        let event = Arc::clone(receiving.peer.event());
+        let inlet = Inlet::new(receiving, Inbox::default());
+        for _ in 0..2 {
+            assert_eq!(take_one(&inlet).unwrap(), 2000);
+        }
+        assert!(is_readable(event.as_fd()), "another thread may sleep");
+        let watched = inlet.descriptor().unwrap();
+        assert!(is_readable(watched));
+        Unrung::connect(&bell, &sender);
+        assert!(matches!(take_one(&inlet), Err(Failure::NotNow)));
+        assert!(Unrung::is_rung(&sender) && !is_readable(watched));
+    }
+
+    #[test]
+    fn a_bell_that_is_owed_is_sent_where_the_end_has_moved_to() {
+        let Unrung {
+            lanes,
+            mut receiving,
+            bell,
+            sender,
+        } = Unrung::new();
+        for _ in 0..2 {
+            let front = receiving.front().unwrap();
+            receiving.take_into(front, &mut [0; 2000]).unwrap();
+        }
+        let mut receiving = Receiving::new(&lanes, receiving.parts()).unwrap();
+        Unrung::connect(&bell, &sender);
+        assert!(matches!(receiving.front(), Ok(Front::Nothing)));
+        assert!(Unrung::is_rung(&sender));
+    }
+}

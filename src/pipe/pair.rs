@@ -358,6 +358,7 @@ fn ends_of<S, R>(lanes: &Lanes) -> io::Result<(Pipe<S, R>, Pipe<R, S>)> {
             sleep: 0,
             claim: 0,
             long: None,
+            owes_bell: false,
         };
         Ok((
             Outlet::new(Sending::new(lanes, sending)?),
@@ -501,6 +502,7 @@ mod tests {
             sleep: 0,
             claim: 0,
             long: None,
+            owes_bell: false,
         };
         let mut receiving = Receiving::new(&lanes, parts).unwrap();
         for byte in 0..2 {

@@ -50,6 +50,7 @@ struct ReceivingForm {
     letters: u64,
     kept: Vec<Kept<Descriptor>>,
     long: Option<Long>,
+    owes_bell: bool,
 }
 
 fn lane(is_back: bool) -> Lane {
@@ -165,6 +166,7 @@ pub(crate) fn receive_elsewhere<S: Serializer>(
         letters,
         kept: kept.clone(),
         long: parts.long,
+        owes_bell: parts.owes_bell,
     };
     let inlet = Arc::clone(inlet);
     leave(serializer, &form, receiving, move |receiving| {
@@ -187,6 +189,7 @@ pub(crate) fn arriving_inlet<'de, D: Deserializer<'de>>(
         sleep: form.sleep,
         claim: form.claim,
         long: form.long,
+        owes_bell: form.owes_bell,
         memory: form.memory.0,
     };
     lanes(&parts.memory, &parts.event)

@@ -10,8 +10,9 @@
 //! | nothing, then a message comes | set by the sender | yes |
 //! | messages, after one was taken | set by the receiving side itself | yes |
 //! | nothing, the sender is gone | clear; the socket has ended | yes |
+//! | nothing, and the sender sleeps for room and cannot be rung at | set by the receiving side itself | yes: whoever looks tries again |
 //!
-//! After each time that something was received, or nothing was found, the first or the third row is made true again.
+//! After each time that something was received, or nothing was found, the first, the third or the last row is made true again.
 //!
 //! It may be readable with nothing there, which is no row: a sender shows its message first and rings then, and if it is kept off
 //! in between, the message is taken before the event is set. Whoever then looks and finds nothing clears it.
