@@ -702,6 +702,44 @@ each_method_alone!(handles_in_messages_that_nobody_reads_are_closed, |method| {
 });
 
 #[test]
+fn a_long_message_that_ran_out_of_time_leaves_no_copy_of_its_handles() {
+    type Parcel = (Pipe<u8>, Vec<u8>);
+    within(LIMIT, || {
+        let (carrier, other_side) = Pipe::<Parcel>::pair_with_capacity(PAGE).unwrap();
+        for round in 0..3 {
+            let (here, there) = Pipe::<u8>::pair().unwrap();
+            let late = carrier.send_timeout((there, bytes(10 * PAGE)), SOON);
+            let late = late.unwrap_err();
+            assert!(late.is_timeout());
+            let (there, _) = late.into_value();
+            here.send(1).unwrap();
+            assert_eq!(there.recv().unwrap(), 1);
+            if round > 0 {
+                // What has come of it is taken in.
+                assert!(other_side.try_recv().unwrap_err().is_empty());
+            }
+            drop(there);
+            // Else this would wait for ever, unless the carrier is closed or another message goes through it.
+            assert!(here.recv().unwrap_err().is_closed());
+
+            // The next letters, of one frame and of many, are whole.
+            for len in [10, 10 * PAGE] {
+                let (here, there) = Pipe::<u8>::pair().unwrap();
+                let (there, came) = thread::scope(|scope| {
+                    scope.spawn(|| carrier.send((there, bytes(len))).unwrap());
+                    other_side.recv().unwrap()
+                });
+                assert_eq!(came, bytes(len));
+                here.send(2).unwrap();
+                assert_eq!(there.recv().unwrap(), 2);
+                drop(there);
+                assert!(here.recv().unwrap_err().is_closed());
+            }
+        }
+    });
+}
+
+#[test]
 fn handles_that_nobody_takes_out_of_a_message_are_closed() {
     let (carrier, other_side) = Pipe::<Pipe<u8>>::pair().unwrap();
     let (here, there) = Pipe::<u8>::pair().unwrap();

@@ -32,6 +32,8 @@ pub(crate) struct Receiving {
     long: Option<Long>,
     /// Of the message that was taken last: its number among those with descriptors, and how many it has.
     letter: Option<(u64, u64)>,
+    /// The letter that is behind the last one that was given up.
+    next_letter: u64,
     /// The other side sleeps for room that there is, and could not be rung at.
     owes_bell: bool,
 }
@@ -85,6 +87,7 @@ impl Receiving {
             peer: Peer::new(parts.socket, parts.event, sleeper),
             long: parts.long,
             letter: None,
+            next_letter: 0,
             owes_bell: parts.owes_bell,
         })
     }
@@ -177,8 +180,11 @@ impl Receiving {
                     self.long = Some(long);
                 }
                 (Part::Middle | Part::Last, Some(long)) => long.add(&head, &mut self.ring)?,
-                (Part::Cut, Some(_)) => {
+                (Part::Cut, Some(long)) => {
                     head.discard(&mut self.ring);
+                    if long.descriptors > 0 {
+                        self.next_letter = long.letter.saturating_add(1);
+                    }
                     self.long = None;
                 }
                 // The sender has given up what came before.
@@ -281,6 +287,11 @@ impl Receiving {
     /// Which descriptors belong to the message that was taken last: the number of the letter, and how many.
     pub(crate) fn take_letter(&mut self) -> Option<(u64, u64)> {
         self.letter.take()
+    }
+
+    /// Up to which letter those that have not come were given up.
+    pub(crate) fn next_letter(&self) -> u64 {
+        self.next_letter
     }
 
     #[inline]

@@ -124,13 +124,13 @@ impl Inlet {
             {
                 let mut state = self.state.lock();
                 let receiving = here(&mut state)?;
-                let mut front = receiving.front()?;
+                let mut front = turn.front(receiving)?;
                 if matches!(front, Front::Nothing) && limit.deadline().is_none() {
                     if !receiving.is_closed()? {
                         return Err(Failure::NotNow);
                     }
                     // It may have shown something before it went.
-                    front = receiving.front()?;
+                    front = turn.front(receiving)?;
                     if matches!(front, Front::Nothing) {
                         return Err(Failure::Closed);
                     }
@@ -244,7 +244,7 @@ impl Inlet {
         // A peer that goes on sending parts of a long message must not keep us here.
         for _ in 0..ROUNDS_TO_ARM {
             let had_data = receiving.has_data();
-            if !matches!(receiving.front(), Ok(Front::Nothing)) {
+            if !matches!(turn.front(receiving), Ok(Front::Nothing)) {
                 return watched.set(&event);
             }
             if is_armed && !had_data {
@@ -277,6 +277,7 @@ impl Inlet {
             watched.leave(receiving.peer.socket(), receiving.peer.event());
             receiving.peer.sleeper.awake();
         }
+        turn.inbox.pass_to(receiving.next_letter());
         Ok((receiving, std::mem::take(&mut turn.inbox)))
     }
 
@@ -309,6 +310,13 @@ fn here(state: &mut Option<Receiving>) -> Result<&mut Receiving, Failure> {
 }
 
 impl Turn {
+    /// As that of the receiving side, and closes what came of a letter that was given up.
+    fn front(&mut self, receiving: &mut Receiving) -> Result<Front, Failure> {
+        let front = receiving.front()?;
+        self.inbox.pass_to(receiving.next_letter());
+        Ok(front)
+    }
+
     fn hear(&mut self, socket: &OwnedFd, event: &OwnedFd, deadline: Deadline) -> io::Result<Heard> {
         let (socket, event) = (socket.as_fd(), event.as_fd());
         let [rung, has_news] = poll::readable([event, socket], deadline)?;
@@ -344,14 +352,32 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipe::frame::Head;
+    use crate::pipe::frame::{Head, Opening, Part};
     use crate::pipe::incoming::ReceivingParts;
     use crate::shm::{Lane, Lanes};
     use crate::sys::poll::Wake;
+    use crate::sys::socket::record_pair;
+    use crate::wire::rights::Outbox;
     use std::net::UdpSocket;
     use std::time::Duration;
 
     const PAGE: usize = 4096;
+
+    /// The receiving side of fresh lanes.
+    fn receiving(lanes: &Lanes, socket: OwnedFd) -> Receiving {
+        let parts = ReceivingParts {
+            memory: SharedFd::of(lanes.memory().unwrap()),
+            socket: SharedFd::of(socket),
+            event: SharedFd::of(Wake::new().unwrap().into()),
+            lane: Lane::Forth,
+            head: 0,
+            sleep: 0,
+            claim: 0,
+            long: None,
+            owes_bell: false,
+        };
+        Receiving::new(lanes, parts).unwrap()
+    }
 
     /// The receiving side of a full lane whose sender sleeps for room, and whose bell has nowhere to go until `connect` says
     /// where.
@@ -371,18 +397,7 @@ mod tests {
             }
             sleeper.announce(false, 1000);
             let [bell, sender] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
-            let parts = ReceivingParts {
-                memory: SharedFd::of(lanes.memory().unwrap()),
-                socket: SharedFd::of(bell.try_clone().unwrap().into()),
-                event: SharedFd::of(Wake::new().unwrap().into()),
-                lane: Lane::Forth,
-                head: 0,
-                sleep: 0,
-                claim: 0,
-                long: None,
-                owes_bell: false,
-            };
-            let receiving = Receiving::new(&lanes, parts).unwrap();
+            let receiving = receiving(&lanes, bell.try_clone().unwrap().into());
             Unrung {
                 lanes,
                 receiving,
@@ -408,6 +423,37 @@ mod tests {
 
     fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
         poll::readable([descriptor], Deadline::after(Duration::ZERO)).unwrap() == [true]
+    }
+
+    #[test]
+    fn what_came_of_a_letter_that_was_given_up_is_closed_with_the_cut() {
+        let lanes = Lanes::create(PAGE).unwrap();
+        let (mut ring, _) = lanes.writer(Lane::Forth, 0, 0, 0).unwrap();
+        let (there, here) = record_pair().unwrap();
+        let (sent, left) = record_pair().unwrap();
+        let frame = |part, opening| Head {
+            part,
+            length: 8,
+            opening,
+        };
+        let opening = Opening {
+            total: 100,
+            letter: 0,
+            descriptors: 2,
+        };
+        let first = frame(Part::First, Some(opening));
+        assert!(first.put(&mut ring, &[0; 8]).unwrap());
+        let some = [SharedFd::of(sent)];
+        let mut outbox = Outbox::default();
+        assert!(outbox.send(there.as_fd(), &some, &mut 0).unwrap());
+        drop(some);
+        let inlet = Inlet::new(receiving(&lanes, here), Inbox::default());
+        // It takes in what there is.
+        let watched = inlet.descriptor().unwrap();
+        assert!(!is_readable(watched) && !poll::is_hung_up(left.as_fd()).unwrap());
+        assert!(frame(Part::Cut, None).put(&mut ring, &[0; 8]).unwrap());
+        assert!(matches!(take_one(&inlet), Err(Failure::NotNow)));
+        assert!(poll::is_hung_up(left.as_fd()).unwrap());
     }
 
     #[test]

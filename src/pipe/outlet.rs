@@ -6,11 +6,18 @@
 //!
 //! | step of a message with descriptors | if this process dies, or gives up, after it |
 //! |---|---|
-//! | there is room for its first frame | nothing has happened |
-//! | its descriptors are in the socket | they are closed with the socket, or passed over: the letter's number is not used again |
-//! | its first frame is shown | a whole message; or a part of one, which is cut, or ends with the lane |
+//! | its first frame is shown, where it has several, and with it the letter's number | a part of a message, which is cut, or ends with the lane; none of its descriptors is anywhere else |
+//! | there is room for its last frame, or its only one | likewise; nothing has happened, where it has one |
+//! | its descriptors are in the socket | they are closed with the socket, or passed over |
+//! | its last frame is shown | a whole message |
 //!
-//! A message that was given up half-way owes a `CUT` frame, which is put in front of the next one.
+//! What is given up comes back to its user, and copies of its descriptors that are on their way would live on: those of a pipe's
+//! end would hide from the other end that it is closed. So they are sent last, when there is room for the frame that follows them,
+//! and no room is waited for after that. Only where the socket took some of them and not the rest in time, copies are left until
+//! the letter is passed over, with its `CUT` or with the next letter.
+//!
+//! A message that was given up half-way owes a `CUT` frame, which is put in front of the next one, and its letter's number is
+//! not used again.
 
 use crate::deadline::Deadline;
 use crate::pipe::failure::Failure;
@@ -106,14 +113,23 @@ impl Outlet {
         let length = message.bytes.len();
         let is_split = limit.deadline().is_some() && length > whole_max(turn.capacity);
         if !is_split {
-            return turn.send_first(Part::Whole, message.bytes, message);
+            return turn.send_whole(message);
         }
+        let opening = turn.opening(message)?;
         let (first, rest) = message.bytes.split_at(piece(turn.capacity));
-        turn.send_first(Part::First, first, message)?;
+        let head = Head {
+            part: Part::First,
+            length: first.len(),
+            opening: Some(opening),
+        };
+        turn.put(&head, first)?;
         step!("pipe::send::first_shown");
-        turn.send_rest(rest).inspect_err(|_| {
+        turn.send_rest(rest, message.descriptors).inspect_err(|_| {
             if let Some(sending) = &mut *self.state.lock() {
                 sending.owes_cut = true;
+                if opening.descriptors > 0 {
+                    sending.outbox.abandon(opening.letter);
+                }
             }
         })
     }
@@ -181,60 +197,64 @@ impl<'a> Turn<'a> {
         })
     }
 
-    /// Sends the first frame of a message, which may be all of it, and before that its descriptors.
-    fn send_first(
-        &mut self,
-        part: Part,
-        bytes: &[u8],
-        message: Outbound<'_>,
-    ) -> Result<(), Failure> {
-        let mut head = Head {
-            part,
-            length: bytes.len(),
-            opening: None,
-        };
-        if part == Part::First || !message.descriptors.is_empty() {
-            let mut opening = Opening {
-                total: message.bytes.len() as u64,
-                letter: 0,
-                descriptors: message.descriptors.len() as u64,
-            };
-            head.opening = Some(opening);
-            if !message.descriptors.is_empty() && head.size() <= self.capacity {
-                self.wait_for_room(head.size())?;
-                step!("pipe::send::has_room");
-                opening.letter = self.send_descriptors(message.descriptors)?;
-                step!("pipe::send::letter");
-            }
-            head.opening = Some(opening);
-        }
-        if head.size() > self.capacity {
-            return Err(Failure::NeverFits(bytes.len()));
-        }
-        self.put(&head, bytes)
+    /// What stands in front of a message. No other letter gets its number: whoever sends one has the turn.
+    fn opening(&self, message: Outbound<'_>) -> Result<Opening, Failure> {
+        let mut state = self.outlet.state.lock();
+        Ok(Opening {
+            total: message.bytes.len() as u64,
+            letter: here(&mut state)?.outbox.letters(),
+            descriptors: message.descriptors.len() as u64,
+        })
     }
 
-    fn send_rest(&mut self, rest: &[u8]) -> Result<(), Failure> {
+    /// Sends a message as one frame.
+    fn send_whole(&mut self, message: Outbound<'_>) -> Result<(), Failure> {
+        let mut head = Head::plain(message.bytes.len());
+        if !message.descriptors.is_empty() {
+            head.opening = Some(self.opening(message)?);
+        }
+        if head.size() > self.capacity {
+            return Err(Failure::NeverFits(head.length));
+        }
+        self.put_last(&head, message.bytes, message.descriptors)
+    }
+
+    /// Sends the frames behind the first one.
+    fn send_rest(&mut self, rest: &[u8], descriptors: &[Arc<SharedFd>]) -> Result<(), Failure> {
         let mut pieces = rest.chunks(piece(self.capacity)).peekable();
         while let Some(bytes) = pieces.next() {
-            let part = if pieces.peek().is_some() {
-                Part::Middle
-            } else {
-                Part::Last
+            let (part, descriptors) = match pieces.peek() {
+                Some(_) => (Part::Middle, &[][..]),
+                None => (Part::Last, descriptors),
             };
             let head = Head {
                 part,
                 length: bytes.len(),
                 opening: None,
             };
-            self.put(&head, bytes)?;
+            self.put_last(&head, bytes, descriptors)?;
             step!("pipe::send::part_shown");
         }
         Ok(())
     }
 
-    /// Returns the letter's number.
-    fn send_descriptors(&mut self, descriptors: &[Arc<SharedFd>]) -> Result<u64, Failure> {
+    /// Puts a frame, and before that, when there is room for it, the descriptors of the message that it is the end of.
+    fn put_last(
+        &mut self,
+        head: &Head,
+        bytes: &[u8],
+        descriptors: &[Arc<SharedFd>],
+    ) -> Result<(), Failure> {
+        if !descriptors.is_empty() {
+            self.wait_for_room(head.size())?;
+            step!("pipe::send::has_room");
+            self.send_descriptors(descriptors)?;
+            step!("pipe::send::letter");
+        }
+        self.put(head, bytes)
+    }
+
+    fn send_descriptors(&mut self, descriptors: &[Arc<SharedFd>]) -> Result<(), Failure> {
         let mut sent = 0;
         loop {
             let mut state = self.outlet.state.lock();
@@ -242,7 +262,7 @@ impl<'a> Turn<'a> {
             let letter = sending.outbox.letters();
             let socket = Arc::clone(sending.peer.socket());
             let failure = match sending.outbox.send(socket.as_fd(), descriptors, &mut sent) {
-                Ok(true) => return Ok(letter),
+                Ok(true) => return Ok(()),
                 Ok(false) => match self.limit.deadline() {
                     Some(deadline) if !deadline.has_passed() => {
                         drop(state);
@@ -253,7 +273,7 @@ impl<'a> Turn<'a> {
                 },
                 Err(error) => error.into(),
             };
-            sending.outbox.abandon();
+            sending.outbox.abandon(letter);
             return Err(failure);
         }
     }

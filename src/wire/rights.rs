@@ -1,9 +1,9 @@
 //! Descriptors beside the messages of a ring: they travel over its socket, in records of their own.
 //!
 //! A message that has descriptors is a *letter*; letters are counted from 0 on each side alike. The sender puts a letter's
-//! descriptors into the socket, in records that carry its number, before it shows the letter in the ring. So whoever finds a
-//! letter in the ring finds its descriptors in the socket, or the sender is not sound. Between these records stand
-//! doorbells, of one byte.
+//! descriptors into the socket, in records that carry its number, before it shows the letter in the ring, or the last part of it
+//! where it has several. So whoever finds a whole letter in the ring finds its descriptors in the socket, or the sender is not
+//! sound. Between these records stand doorbells, of one byte.
 //!
 //! Many values of a letter may hold the same descriptor. A record has each once, and says which one stands at which place, so
 //! that neither side needs more of them than there are.
@@ -14,6 +14,7 @@
 //! | the user has too many descriptors on their way (`ETOOMANYREFS`) | that letter has none, as where they were lost |
 //! | the receiver may open no more descriptors | that letter has none, and a handle in it is an error; the next letters are whole |
 //! | a letter is never taken | its descriptors are closed with the socket, or with what is kept here |
+//! | the sender gives it up | its number is passed over, and what came of it is closed as that is known |
 //! | the sender dies before the letter is shown | they are kept till the link is closed |
 
 use crate::sys::poll;
@@ -83,9 +84,11 @@ impl Outbox {
         self.letters
     }
 
-    /// Gives up a letter of which some descriptors may have been sent: its number is not used again.
-    pub(crate) fn abandon(&mut self) {
-        self.letters = self.letters.wrapping_add(1);
+    /// Gives up the letter of this number, of which some descriptors may have been sent, or all: the number is not used again.
+    pub(crate) fn abandon(&mut self, letter: u64) {
+        if self.letters == letter {
+            self.letters = letter.wrapping_add(1);
+        }
     }
 
     /// Sends what is left of a letter's descriptors, from `sent` on, which it counts; returns whether that was all of them.

@@ -14,6 +14,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     SENDER_OF_LONG,
     SENDER_WITHOUT_ROOM,
     SENDER_OF_HANDLES,
+    SENDER_OF_LONG_WITH_HANDLES,
     RECEIVER,
     RECEIVER_ASLEEP,
     RECEIVER_OF_LONG,
@@ -189,6 +190,37 @@ deaths!(a_sender_of_handles, SENDER_OF_HANDLES, |case| {
     came.iter().for_each(|came| assert_whole(&queue, came));
     assert_gone(&here, || parcel().1);
 });
+
+const SENDER_OF_LONG_WITH_HANDLES: &[Row] = &[
+    at("pipe::send::first_shown", Undone),
+    each("pipe::send::part_shown", 2, Undone),
+    at("pipe::send::has_room", Undone),
+    at("rights::sent_one", Undone),
+    at("pipe::send::letter", Undone),
+];
+
+deaths!(
+    a_sender_of_many_parts_and_handles,
+    SENDER_OF_LONG_WITH_HANDLES,
+    |case| {
+        let (here, there) = pair::<(Pipe<u32>, Vec<u8>)>();
+        let (left, sent) = pair::<u32>();
+        let sender = case.victim(
+            (there, sent),
+            |(pipe, sent): (Pipe<(Pipe<u32>, Vec<u8>)>, Pipe<u32>)| {
+                pipe.send((sent, vec![7; LONG])).unwrap();
+            },
+        );
+        // Of a message that was not whole nothing comes.
+        let refused = here.recv_timeout(SOON).map(|_| ()).unwrap_err();
+        assert!(refused.is_closed(), "{refused}");
+        case.assert_killed(sender);
+        drop(here);
+        // Nor is anything left of what was in it.
+        assert!(all(&left).is_empty());
+        assert_gone(&left, || 7);
+    }
+);
 
 const RECEIVER: &[Row] = &[
     each("pipe::recv::copied_into", 3, Undone),
