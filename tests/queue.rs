@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::census::memory_of_queues;
 use common::meet::{Ear, Gate, pass, say};
 use common::{LONG_LIMIT, each_method, each_method_alone, polls_readable, within};
 use multiprocess::{Closure, Process, Queue, SharedSlice, StartMethod};
@@ -450,25 +451,6 @@ each_method!(
     }
 );
 
-/// The memory that the file takes in which a queue's messages are: of all memory files of this process, the largest.
-fn memory_of_queues() -> u64 {
-    std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| {
-            let path = entry.unwrap().path();
-            let target = std::fs::read_link(&path).ok()?;
-            target
-                .to_string_lossy()
-                .contains("multiprocess-queue")
-                .then(|| {
-                    use std::os::unix::fs::MetadataExt;
-                    std::fs::metadata(&path).map_or(0, |file| file.blocks() * 512)
-                })
-        })
-        .max()
-        .unwrap()
-}
-
 each_method_alone!(memory_is_given_back_after_a_burst, |method| {
     let queue = Queue::new().unwrap();
     let putter = start(method, queue.clone(), |queue: Queue<Vec<u8>>| {
@@ -498,6 +480,34 @@ each_method_alone!(memory_is_given_back_after_a_burst, |method| {
         memory_of_queues()
     );
 });
+
+each_method_alone!(
+    what_was_written_of_a_value_that_was_not_put_is_given_back,
+    |method| {
+        let queue = Queue::new().unwrap();
+        let far = start(
+            method,
+            queue.clone(),
+            |queue: Queue<(Vec<u8>, Option<Queue<u8>>)>| {
+                let inner = Queue::new().unwrap();
+                while queue.try_put((Vec::new(), Some(inner.clone()))).is_ok() {}
+                // All of it is written before it turns out that there is no room for the handle.
+                let refused = queue.try_put((vec![1; 64 << 20], Some(inner)));
+                assert!(refused.unwrap_err().is_full());
+            },
+        );
+        far.join().unwrap();
+        assert!(memory_of_queues() > 64 << 20);
+        for _ in 0..queue.len() {
+            assert!(queue.get().unwrap().0.is_empty());
+        }
+        assert!(
+            memory_of_queues() <= 17 << 20,
+            "{} are left",
+            memory_of_queues()
+        );
+    }
+);
 
 each_method_alone!(
     a_queue_that_never_is_empty_takes_memory_for_what_is_in_it,

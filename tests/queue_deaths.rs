@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::census::memory_of_queues;
 use common::meet::{Ear, say};
 use common::{LONG_LIMIT, each_method_alone, pid_of, polls_readable};
 use multiprocess::{Process, Queue, StartMethod};
@@ -357,6 +358,8 @@ each_method_alone!(
                 "{seen:?}"
             );
             absent += u64::from(!seen.contains(&(64 << 20, true)));
+            let left = memory_of_queues();
+            assert!(left <= 17 << 20, "{left} bytes of memory are left");
         }
         println!(
             "{absent} of {} large messages are absent, the others whole",

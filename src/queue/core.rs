@@ -6,7 +6,7 @@
 //! | putting, inside the put side | died here |
 //! |---|---|
 //! | waits until there is room | the kernel wakes another |
-//! | writes the message behind the last one; sends its descriptors | it is not there: the next one writes over it |
+//! | says how far it writes; writes the message behind the last one; sends its descriptors | it is not there: the next one writes over it, or who finds the queue empty gives its memory back |
 //! | counts the event up, if the queue is watched | the event says one too many: see `settle` |
 //! | with the get side's word pending: publishes the message | it is there; the kernel wakes one who waits for it |
 //! | wakes one who waits for it; leaves | likewise |
@@ -188,7 +188,8 @@ impl Core {
         self.capacity == u64::MAX || self.ledger().len() < self.capacity
     }
 
-    /// Nothing is in the queue, and this is inside the put side: what comes next stands at the start.
+    /// Nothing is in the queue, and this is inside the put side: what comes next stands at the start, and what is far from
+    /// there, also of messages that came to nothing, is given back.
     pub(crate) fn start_again(&self, tail: u64) {
         let ledger = self.ledger();
         ledger.set_base(tail);

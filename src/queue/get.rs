@@ -34,8 +34,8 @@ impl Core {
     pub(crate) fn get(&self, short: &mut [u8; SHORT], limit: Limit) -> Result<Message, Failure> {
         let ledger = self.ledger();
         let is_there = || self.has_news();
-        if !is_there() && ledger.is_lettered() {
-            // What a putter that died has left in the socket is closed before this one sleeps.
+        if !is_there() && (ledger.is_lettered() || ledger.high() > NEAR as u64) {
+            // What a putter that died has left in the socket is closed before this one sleeps, and its memory given back.
             self.settle_if_needed();
         }
         let entered = self.enter_when(ledger.get_side(), is_there, &self.spin_to_get, limit);
@@ -102,8 +102,7 @@ impl Core {
         step!("queue::get::copied");
         let descriptors = self.descriptors_of(letter, count)?;
         step!("queue::get::peeked");
-        let end = at + (next - head);
-        self.give_back(head, end, base);
+        self.give_back(head, at + (next - head), base);
         if self.capacity == u64::MAX {
             // Nobody waits for room.
             ledger.take(got, next);
@@ -115,7 +114,7 @@ impl Core {
             });
         }
         step!("queue::get::announced");
-        self.start_again_if_empty(got, end);
+        self.start_again_if_empty(got);
         if count > 0 {
             self.letters.discard(letter);
             step!("queue::get::discarded");
@@ -203,14 +202,21 @@ impl Core {
         }
     }
 
-    /// Gives all memory but the beginning back, if the message that was just taken was the last and stood behind it.
+    /// Gives all memory but the beginning back, if the message that was just taken was the last and something was written
+    /// behind it: a message, or what came to nothing.
     #[inline]
-    fn start_again_if_empty(&self, got: u64, end: u64) {
+    fn start_again_if_empty(&self, got: u64) {
         let ledger = self.ledger();
-        if end <= NEAR as u64 || ledger.put() != got.wrapping_add(1) {
+        let taken = got.wrapping_add(1);
+        // Most of the time more was seen already, and the other side's line is left alone.
+        if self.seen.load(Ordering::Relaxed) != taken
+            || ledger.high() <= NEAR as u64
+            || ledger.put() != taken
+        {
             return;
         }
-        // Where somebody is putting right now, there is something in it again, or he sees to it.
+        // Where somebody is putting right now, there is something in it again, or he sees to it. Pairs with the one in `put`.
+        fence(Ordering::SeqCst);
         if let Some(putting) = ledger.put_side().try_enter() {
             step!("queue::get::putting_too");
             let put = ledger.put();

@@ -31,7 +31,8 @@ thread_local! {
 /// **When a process dies** at any moment, also by SIGKILL, the queue stays sound, and nobody else waits longer for it. A value that
 /// it was putting is in the queue as a whole or not at all; a value that it was getting is with it, or goes to another.
 ///
-/// **Memory** is taken for what is in the queue, and given back; when the queue is empty, some MiB are kept at most. A
+/// **Memory** is taken for what is in the queue, and given back; when the queue is empty, some MiB are kept at most. What a
+/// process that was killed had written of a value is given back by the next one that puts, or finds the queue empty. A
 /// value may be larger than that: up to what memory there is.
 ///
 /// A value may hold handles: queues, closures, shared slices, other things that live in several processes, up to 4,096

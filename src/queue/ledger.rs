@@ -9,7 +9,7 @@
 //! | `TAILS[k % 2]` | | where message `k` will stand. The other one is written before `k` grows: a draft |
 //! | `BASE` | the put side, while `k = g` | the position that stands at the start of the memory |
 //! | `LETTERS` | the put side | numbers for messages with descriptors, also for those that came to nothing |
-//! | `HIGH` | the put side | up to where memory has been written since it was last given back |
+//! | `HIGH` | the put side | up to where memory may have been written since it was last given back: raised before it is |
 //! | `GOT`, `HEADS[g % 2]` | the get side | likewise: where message `g` stands |
 //! | `PUNCHED` | the get side | up to which position memory has been given back |
 //! | `EMPTIED` | both sides | what `LETTERS` was when the socket was last emptied |

@@ -2,6 +2,7 @@
 
 use crate::deadline::Deadline;
 use crate::queue::core::{Core, Failure};
+use crate::queue::store::NEAR;
 use crate::sys::robust;
 use crate::sys::step::step;
 use std::io;
@@ -110,14 +111,16 @@ impl Core {
     /// Where deaths may have left something, settles it; see there.
     pub(crate) fn settle_if_needed(&self) {
         let ledger = self.ledger();
-        let may_need = ledger.watched() > 0 || (ledger.is_lettered() && ledger.is_littered());
+        let may_need = ledger.watched() > 0
+            || (ledger.is_lettered() && ledger.is_littered())
+            || ledger.high() > NEAR as u64;
         if may_need && robust::prepare().is_ok() {
             self.settle();
         }
     }
 
-    /// Takes off what the event says too much, and closes descriptors of messages that did not come, if nothing is in the
-    /// queue.
+    /// Takes off what the event says too much, closes descriptors of messages that did not come, and gives back the memory that
+    /// they took, if nothing is in the queue.
     #[cold]
     pub(crate) fn settle(&self) {
         let ledger = self.ledger();
@@ -131,6 +134,10 @@ impl Core {
                 self.letters.empty();
                 step!("queue::settle::emptied");
                 ledger.set_emptied();
+            }
+            let put = ledger.put();
+            if ledger.got() == put && ledger.high() > NEAR as u64 {
+                self.start_again(ledger.tail(put));
             }
             if ledger.watched() > 0 && ledger.len() == 0 && !ledger.is_closed() {
                 let mut taken = 0;

@@ -4,6 +4,7 @@ use crate::deadline::Deadline;
 use crate::queue::core::{BUSY, Core, Failure, HEADER, Limit};
 use crate::queue::ledger::Corrupt;
 use crate::queue::letters::LETTER_MAX;
+use crate::queue::store::NEAR;
 use crate::sys::shared::SharedFd;
 use crate::sys::socket;
 use crate::sys::step::step;
@@ -38,26 +39,36 @@ impl Core {
             step!("queue::put::placed");
             inside.leave(is_there);
             step!("queue::put::left");
-            if placed? {
-                return Ok(());
-            }
-            let Limit::Until(deadline) = limit else {
-                return Err(Failure::NotNow);
+            let failure = match (placed, limit) {
+                (Ok(true), _) => return Ok(()),
+                (Err(failure), _) => failure,
+                (Ok(false), Limit::Now) => Failure::NotNow,
+                (Ok(false), Limit::Until(deadline)) if deadline.has_passed() => Failure::Timeout,
+                (Ok(false), Limit::Until(deadline)) => {
+                    self.wait_for_letters(deadline)?;
+                    continue;
+                }
             };
-            if deadline.has_passed() {
-                return Err(Failure::Timeout);
-            }
-            // Pairs with the one in `make_room_if_last`.
+            // Whoever got the last message may have found this one inside, and left what it has written to it. Pairs with the
+            // ones in `make_room_if_last` and `start_again_if_empty`.
             fence(Ordering::SeqCst);
-            if ledger.len() == 0 {
-                // Whoever got the last message may have found this one inside the put side: then it makes room itself.
-                continue;
-            }
-            // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and
-            // so does closing.
-            step!("queue::put::waits_for_letters");
-            self.letters.wait_for_room(deadline)?;
+            self.settle_if_needed();
+            return Err(failure);
         }
+    }
+
+    /// Waits until there may be room for descriptors in the socket. Outside.
+    fn wait_for_letters(&self, deadline: Deadline) -> Result<(), Failure> {
+        // Pairs with the one in `make_room_if_last`.
+        fence(Ordering::SeqCst);
+        if self.ledger().len() == 0 {
+            // Whoever got the last message may have found this one inside the put side: then it makes room itself.
+            return Ok(());
+        }
+        // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and so
+        // does closing.
+        step!("queue::put::waits_for_letters");
+        Ok(self.letters.wait_for_room(deadline)?)
     }
 
     /// Writes a message and publishes it; returns false if its descriptors do not fit in the socket. Inside the put side.
@@ -77,6 +88,10 @@ impl Core {
                 return Err(Failure::NoRoom);
             }
         }
+        if at + taken > ledger.high() {
+            // First: what comes to nothing half-way is given back with the rest.
+            ledger.set_high(at + taken);
+        }
         self.store
             .write(at + HEADER as u64, bytes, &self.put_window)?;
         step!("queue::put::body");
@@ -95,9 +110,6 @@ impl Core {
         header[16..].copy_from_slice(&letter.to_ne_bytes());
         self.store.write(at, &header, &self.put_window)?;
         step!("queue::put::header");
-        if at + taken > ledger.high() {
-            ledger.set_high(at + taken);
-        }
         if ledger.watched() > 0 {
             self.event.add(1);
             step!("queue::put::event");
@@ -120,12 +132,14 @@ impl Core {
         }
     }
 
-    /// The base for the next message: where the queue is empty and has come far, that is where the message will stand.
+    /// The base for the next message: where the queue is empty, and has come far or may have memory that is far away, that is
+    /// where the message will stand.
     #[inline]
     fn rewound(&self, put: u64, tail: u64) -> Result<u64, Corrupt> {
         let ledger = self.ledger();
         let base = ledger.base();
-        if tail.checked_sub(base).ok_or(Corrupt)? < REWIND || ledger.got() != put {
+        let is_near = tail.checked_sub(base).ok_or(Corrupt)? < REWIND;
+        if (is_near && ledger.high() <= NEAR as u64) || ledger.got() != put {
             return Ok(base);
         }
         self.start_again(tail);

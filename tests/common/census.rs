@@ -169,6 +169,18 @@ pub(crate) fn descriptors() -> BTreeMap<u32, String> {
     open
 }
 
+/// The memory that the file takes in which a queue's messages are: of all memory files of this process, the largest.
+pub(crate) fn memory_of_queues() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let is_queue = |(_, target): &(u32, String)| target.contains("multiprocess-queue");
+    let memory = |(number, _)| {
+        let file = fs::metadata(format!("/proc/self/fd/{number}"));
+        file.map_or(0, |file| file.blocks() * 512)
+    };
+    let files = descriptors().into_iter().filter(is_queue);
+    files.map(memory).max().unwrap()
+}
+
 /// What `ps` shows of a process that was forked ahead of need, and is nothing yet.
 pub(crate) const IDLE: &str = "forkserver-idle";
 

@@ -5,12 +5,14 @@
 
 use crate::case::Then::{After, Before, Done, Either, Undone};
 use crate::case::{Row, SOON, at, deaths, each, result_of, wait_until_asleep};
+use crate::common::census::memory_of_queues;
 use multiprocess::{Portable, Queue};
 use std::time::{Duration, Instant};
 
 pub(crate) const TABLES: &[&[Row]] = &[
     PUTTER,
     LARGE_PUTTER,
+    HUGE_PUTTER,
     PUTTER_TO_SLEEPER,
     GETTER,
     GETTER_THAT_MAKES_ROOM,
@@ -93,6 +95,41 @@ deaths!(a_putter_of_much, LARGE_PUTTER, |case| {
     assert!(queue.try_get().unwrap_err().is_empty());
     queue.put_timeout(vec![3; 2 * LEN], SOON).unwrap();
     assert_eq!(soon(&queue), vec![3; 2 * LEN]);
+});
+
+const HUGE_PUTTER: &[Row] = &[
+    at("queue::put::body", Undone),
+    at("queue::put::header", Undone),
+    at("queue::put::pending", Undone),
+    at("queue::put::published", Done),
+    at("queue::put::left", Done),
+];
+
+deaths!(a_putter_of_more_than_is_kept, HUGE_PUTTER, |case| {
+    const LEN: usize = 40 << 20;
+    // Who comes next gets, waits to, or puts: there is nothing left of it in any case.
+    let nexts: [fn(&Queue<Vec<u8>>); 3] = [
+        |queue| assert!(queue.try_get().is_err()),
+        |queue| assert!(queue.get_timeout(Duration::ZERO).is_err()),
+        |queue| {
+            queue.put_timeout(vec![3], SOON).unwrap();
+            assert_eq!(soon(queue), [3]);
+        },
+    ];
+    for next in nexts {
+        let queue = Queue::new().unwrap();
+        let putter = case.victim(queue.clone(), |queue: Queue<Vec<u8>>| {
+            queue.put(vec![2; LEN]).unwrap();
+        });
+        case.assert_killed(putter);
+        assert!(memory_of_queues() > LEN as u64);
+        if case.is_done() {
+            assert_eq!(queue.try_get().unwrap(), vec![2; LEN]);
+        }
+        next(&queue);
+        let left = memory_of_queues();
+        assert!(left <= 17 << 20, "{left} bytes of memory are left");
+    }
 });
 
 const PUTTER_TO_SLEEPER: &[Row] = &[
