@@ -242,6 +242,33 @@ fn a_value_that_cannot_be_decoded_is_one_error_and_the_queue_goes_on() {
     assert_eq!(queue.iter().collect::<Vec<_>>(), [Odd::Fine(2)]);
 }
 
+#[test]
+fn who_joins_does_not_wait_for_what_cannot_be_decoded() {
+    let queue = Queue::new().unwrap();
+    for value in [
+        Odd::Fine(1),
+        Odd::Unreadable(Unreadable),
+        Odd::Fine(2),
+        Odd::Unreadable(Unreadable),
+    ] {
+        queue.put(value).unwrap();
+    }
+    queue.close();
+    for value in queue.iter() {
+        assert!(matches!(value, Odd::Fine(_)));
+        queue.task_done().unwrap();
+    }
+    queue.join_timeout(Duration::ZERO).unwrap();
+    assert!(queue.task_done().is_err(), "told too often");
+    // Who sees the error tells of it.
+    let queue = Queue::new().unwrap();
+    queue.put(Odd::Unreadable(Unreadable)).unwrap();
+    assert!(queue.get().is_err());
+    assert!(queue.join_timeout(Duration::ZERO).unwrap_err().is_timeout());
+    queue.task_done().unwrap();
+    queue.join_timeout(Duration::ZERO).unwrap();
+}
+
 /// Where to put the answers, what to compute them of, and how.
 type Requests = Queue<(Queue<u64>, SharedSlice<u64>, Closure<u64, u64>)>;
 

@@ -191,7 +191,8 @@ impl<T: Portable> Queue<T> {
     /// # Errors
     ///
     /// Where the queue is closed and empty ([`Error::is_closed`]). Where the first value cannot be decoded; it is gone
-    /// then, and the next one is the first. Where the system refuses memory or descriptors for it; it stays the first then.
+    /// then, and the next one is the first; [`task_done`](Queue::task_done) is owed for it as for any other. Where the system
+    /// refuses memory or descriptors for it; it stays the first then.
     ///
     /// # Examples
     ///
@@ -251,7 +252,8 @@ impl<T: Portable> Queue<T> {
 
     /// Takes values, and waits for more, until the queue is closed and empty.
     ///
-    /// A value that cannot be decoded is passed over; [`Queue::get`] tells of it. What else hinders ends the iteration.
+    /// A value that cannot be decoded is passed over, and counts as done with: [`task_done`](Queue::task_done) is owed for
+    /// what comes out here, and [`Queue::get`] tells of the others. What else hinders ends the iteration.
     ///
     /// # Examples
     ///
@@ -269,7 +271,10 @@ impl<T: Portable> Queue<T> {
             loop {
                 match self.get_within(Limit::Until(Deadline::NEVER)) {
                     Got::Value(value) => return Some(value),
-                    Got::Unreadable(_) => {}
+                    Got::Unreadable(_) => {
+                        // Nobody else can tell: who iterates does not see it.
+                        let _told = self.core.finish();
+                    }
                     Got::Nothing(_) => return None,
                 }
             }

@@ -103,7 +103,8 @@ impl<T> Queue<T> {
         self.core.is_closed()
     }
 
-    /// Tells that one of the values that were put is done with, which [`join`](Queue::join) waits for.
+    /// Tells that one of the values that were put is done with, which [`join`](Queue::join) waits for. Also of one that
+    /// [`get`](Queue::get) could not decode; [`iter`](Queue::iter), which passes over those, tells of them itself.
     ///
     /// # Errors
     ///
