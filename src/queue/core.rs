@@ -171,7 +171,11 @@ impl Core {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.ledger().len().min(self.capacity)
+        self.ledger().len_at_once().min(self.capacity)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ledger().len() == 0
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -185,7 +189,7 @@ impl Core {
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         // Unbounded: no look at the other side.
-        self.capacity == u64::MAX || self.ledger().len() < self.capacity
+        self.capacity == u64::MAX || self.ledger().has_fewer_than(self.capacity)
     }
 
     /// Nothing is in the queue, and this is inside the put side: what comes next stands at the start, and what is far from

@@ -38,6 +38,9 @@ const CAPACITY: usize = 8;
 const WATCHED: usize = 16;
 const LETTERED: usize = 24;
 
+/// How often it is looked for an instant at which both counts are known.
+const LOOKS: u32 = 64;
+
 /// In `PUT`: nothing is put any more.
 const CLOSED: u64 = 1 << 63;
 
@@ -140,12 +143,38 @@ impl<'a> Ledger<'a> {
         self.word(GOT).load(Ordering::Acquire)
     }
 
-    /// How many messages there are to be got.
+    /// How many messages there are to be got. If others put and get between the two looks, it may be more than there ever were;
+    /// but where it is 0, there were none at one instant, and where it is not, there was one.
     #[inline]
     pub(crate) fn len(self) -> u64 {
         let got = self.got();
-        // Not the other way round: it would be less than none.
         self.put().saturating_sub(got)
+    }
+
+    /// Whether there are fewer than `count` to be got, which is as many as there ever are: at one instant there were, or were not.
+    ///
+    /// If it says so, either none was got between the two looks, and it was so at the first one; or one was, and it was so right
+    /// after that. If it does not, there were as many at the second look.
+    #[inline]
+    pub(crate) fn has_fewer_than(self, count: u64) -> bool {
+        let put = self.put();
+        put.saturating_sub(self.got()) < count
+    }
+
+    /// How many messages there were to be got at one instant; if others are too quick for that, no more than there were.
+    pub(crate) fn len_at_once(self) -> u64 {
+        let mut got = self.got();
+        let mut least = 0;
+        for _ in 0..LOOKS {
+            let put = self.put();
+            let got_by_then = got;
+            got = self.got();
+            least = put.saturating_sub(got);
+            if got == got_by_then {
+                break;
+            }
+        }
+        least
     }
 
     /// Where message `put` will stand.
@@ -278,5 +307,51 @@ impl<'a> Ledger<'a> {
                 is_right(done, self.put()).then(|| done + 1)
             })
             .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::SealedMemory;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    #[test]
+    fn who_looks_while_others_put_and_get_sees_no_more_than_there_ever_were() {
+        let memory = SealedMemory::create(PAGE).unwrap();
+        let page = memory.map(0, PAGE).unwrap();
+        let ledger = Ledger::of(&page);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Between none and one, and never at more.
+                for number in 0.. {
+                    ledger.publish(number, 0);
+                    ledger.take(number, 0);
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            let is_wrong = |_: &u32| !ledger.has_fewer_than(2) || ledger.len_at_once() > 1;
+            let wrong = (0..2_000_000).filter(is_wrong).count();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(wrong, 0);
+        });
+    }
+
+    #[test]
+    fn counts_that_stand_still_are_told_as_they_are() {
+        let memory = SealedMemory::create(PAGE).unwrap();
+        let page = memory.map(0, PAGE).unwrap();
+        let ledger = Ledger::of(&page);
+        ledger.publish(0, 0);
+        assert!(!ledger.has_fewer_than(1) && ledger.has_fewer_than(2));
+        assert_eq!((ledger.len(), ledger.len_at_once()), (1, 1));
+        // What another process writes there can be less than none.
+        ledger.take(5, 0);
+        assert_eq!((ledger.len(), ledger.len_at_once()), (0, 0));
+        assert!(ledger.has_fewer_than(1));
     }
 }

@@ -39,7 +39,7 @@ impl<T> Queue<T> {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.core.len() == 0
+        self.core.is_empty()
     }
 
     /// Returns whether it holds as many values as it may. A queue without a capacity is never full.
@@ -53,7 +53,7 @@ impl<T> Queue<T> {
     /// # Ok::<(), multiprocess::Error>(())
     /// ```
     pub fn is_full(&self) -> bool {
-        self.core.capacity() != u64::MAX && self.core.len() >= self.core.capacity()
+        !self.core.has_room()
     }
 
     /// Returns how many values it may hold; `None` if memory alone bounds it.
