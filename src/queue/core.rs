@@ -26,7 +26,8 @@
 //!
 //! **A queue that is watched** keeps its event's count at its length or above it. The first one who watches says so, then
 //! adds the length it sees, and one for each side, where someone may be who did not know yet. What is too much is
-//! taken off by who finds the queue empty and the event readable, inside both sides.
+//! taken off by who finds the queue empty and the event readable, inside both sides. Who closes ends the socket of the descriptors,
+//! adds one, and closes: so whoever has taken off that one finds the socket ended, and closes the queue itself.
 
 use crate::deadline::Deadline;
 use crate::queue::ledger::{Corrupt, Ledger};

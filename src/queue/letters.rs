@@ -98,6 +98,11 @@ impl Letters {
         socket::end(self.way_in.as_fd());
     }
 
+    /// Whether somebody has ended the socket.
+    pub(crate) fn are_ended(&self) -> bool {
+        poll::is_hung_up(self.way_in.as_fd()).unwrap_or(false)
+    }
+
     /// Empties the socket. Inside both sides, with no message to be got.
     pub(crate) fn empty(&self) {
         self.discard_while(|_| true);

@@ -15,7 +15,8 @@ impl Core {
     /// Closes the queue, for everybody.
     pub(crate) fn close(&self) {
         let ledger = self.ledger();
-        // First: whoever puts descriptors after this goes on with closing, if we are killed.
+        // First: whoever puts descriptors after this goes on with closing, if we are killed, and so does who takes off the event
+        // what is added now.
         self.letters.end();
         step!("queue::close::letters_ended");
         self.event.add(1);
@@ -50,7 +51,7 @@ impl Core {
 
     /// Does what follows from closing. Whoever closed may have died before it.
     pub(crate) fn pass_closing_on(&self) {
-        // Again: what was there before may have been taken off by `settle`.
+        // Again: what was there before may have been taken off by one who was killed before it put it back.
         self.event.add(1);
         self.ledger().put_side().announce(|| ());
     }
@@ -105,7 +106,8 @@ impl Core {
             return true;
         }
         self.settle_if_needed();
-        false
+        // Perhaps it was closed by that.
+        self.has_news()
     }
 
     /// Where deaths may have left something, settles it; see there.
@@ -120,7 +122,7 @@ impl Core {
     }
 
     /// Takes off what the event says too much, closes descriptors of messages that did not come, and gives back the memory that
-    /// they took, if nothing is in the queue.
+    /// they took, if nothing is in the queue. Where it takes off what one has added who closes, it goes on with that.
     #[cold]
     pub(crate) fn settle(&self) {
         let ledger = self.ledger();
@@ -145,8 +147,13 @@ impl Core {
                     taken += 1;
                 }
                 step!("queue::settle::lowered");
-                if ledger.is_closed() {
+                if taken > 0 && (self.letters.are_ended() || ledger.is_closed()) {
+                    // Who closes ends the socket first, and adds to the event then. If that was taken off here, nobody would be
+                    // told by it of what follows, and who closes may be killed when nothing but that is left to be done.
                     self.event.add(1);
+                    step!("queue::settle::goes_on_closing");
+                    ledger.close();
+                    step!("queue::settle::closed");
                 }
             }
             putting.leave(|| self.has_room() || ledger.is_closed());

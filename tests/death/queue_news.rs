@@ -4,15 +4,22 @@
 
 use crate::board::Arm;
 use crate::case::Then::{Done, Undone};
-use crate::case::{Row, SOON, at, deaths, go_on, result_of, stopped, wait_until_asleep};
+use crate::case::{
+    Case, Row, SOON, assert_killed, at, deaths, go_on, result_of, stopped, victim,
+    wait_until_asleep,
+};
+use crate::common::polls_readable;
 use crate::queue::{assert_serves, empty, soon, with};
-use multiprocess::{Queue, wait};
+use multiprocess::{Process, Queue, wait};
 use std::time::Duration;
 
 pub(crate) const TABLES: &[&[Row]] = &[
     CLOSER,
     CLOSER_OF_FULL,
     CLOSER_AMONG_OTHERS,
+    CLOSER_OF_WATCHED,
+    CLOSER_AFTER_SETTLING,
+    SETTLER,
     DONE_WITH,
     JOINER,
     WATCHER,
@@ -153,6 +160,104 @@ deaths!(
         assert!(queue.get_timeout(SOON).unwrap_err().is_closed());
     }
 );
+
+/// One who waits for news of a queue, and has none so far.
+fn watcher(case: Case, queue: &Queue<u32>) -> Process<Vec<usize>> {
+    let watcher = case.other(queue.clone(), |queue: Queue<u32>| {
+        wait(&[&queue], Some(SOON)).unwrap()
+    });
+    wait_until_asleep(&watcher);
+    watcher
+}
+
+fn assert_closed(queue: &Queue<u32>) {
+    assert!(queue.is_closed() && polls_readable(queue, Duration::ZERO));
+    assert_eq!(wait(&[queue], Some(Duration::ZERO)).unwrap(), [0]);
+    assert!(queue.get_timeout(SOON).unwrap_err().is_closed());
+}
+
+// Once it has added to the event, who takes that off goes on with closing.
+const CLOSER_OF_WATCHED: &[Row] = &[
+    at("queue::close::letters_ended", Undone),
+    at("queue::close::event", Done),
+    at("queue::close::inside_put", Done),
+    at("queue::close::closed", Done),
+    at("queue::close::left", Done),
+    at("queue::close::passed_on", Done),
+];
+
+deaths!(a_closer_while_others_watch, CLOSER_OF_WATCHED, |case| {
+    let queue = empty();
+    let watchers = [(); 2].map(|()| watcher(case, &queue));
+    let closer = case.victim(queue.clone(), |queue: Queue<u32>| queue.close());
+    case.assert_killed(closer);
+    if !case.is_done() {
+        assert!(!queue.is_closed());
+        queue.close();
+    }
+    assert_eq!(watchers.map(result_of), [[0], [0]]);
+    assert_closed(&queue);
+});
+
+const CLOSER_AFTER_SETTLING: &[Row] = &[
+    at("queue::close::inside_put", Done),
+    at("queue::close::closed", Done),
+    at("queue::close::left", Done),
+];
+
+deaths!(
+    a_closer_whose_news_were_taken_off,
+    CLOSER_AFTER_SETTLING,
+    |case| {
+        let queue = empty();
+        let watcher = watcher(case, &queue);
+        let closer = stopped(
+            case,
+            Arm::stop(1, "queue::close::event"),
+            (case.arm(), queue.clone()),
+            |(arm, queue): (Arm, Queue<u32>)| {
+                arm.me();
+                queue.close();
+            },
+        );
+        // By the watcher, or here.
+        while polls_readable(&queue, Duration::ZERO) && !queue.is_closed() {
+            let _news = wait(&[&queue], Some(Duration::ZERO)).unwrap();
+        }
+        wait_until_asleep(&watcher);
+        go_on(&closer);
+        case.assert_killed(closer);
+        assert_eq!(result_of(watcher), [0]);
+        assert_closed(&queue);
+    }
+);
+
+const SETTLER: &[Row] = &[
+    at("queue::settle::putting_too", Done),
+    at("queue::settle::goes_on_closing", Done),
+    at("queue::settle::closed", Done),
+];
+
+deaths!(who_goes_on_with_closing, SETTLER, |case| {
+    let queue = empty();
+    assert!(!polls_readable(&queue, Duration::ZERO));
+    let getter = case.other(queue.clone(), |queue: Queue<u32>| {
+        queue.get_timeout(SOON).unwrap_err().is_closed()
+    });
+    wait_until_asleep(&getter);
+    let closer = victim(
+        case.method,
+        Arm::beside(1, "queue::close::event"),
+        queue.clone(),
+        |queue: Queue<u32>| queue.close(),
+    );
+    assert_killed(closer, 1);
+    let settler = case.victim(queue.clone(), |queue: Queue<u32>| queue.try_get().is_err());
+    case.assert_killed(settler);
+    assert_eq!(wait(&[&queue], Some(SOON)).unwrap(), [0]);
+    assert!(result_of(getter));
+    assert_closed(&queue);
+});
 
 const DONE_WITH: &[Row] = &[at("queue::done::last", Done)];
 
