@@ -64,7 +64,7 @@ impl Shared {
         limit: Deadline,
     ) -> Turn {
         if let Err(error) = self.check_owner() {
-            return Turn::Events(vec![Event::Broken(error)]);
+            return Turn::Events(vec![Event::Broken { item: None, error }]);
         }
         let _teller = self.diary.teller();
         let mut core = self.core.lock();

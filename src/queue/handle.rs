@@ -37,7 +37,8 @@ thread_local! {
 ///
 /// A value may hold handles: queues, closures, shared slices, other things that live in several processes, up to 4,096
 /// descriptors in one value. The kernel carries them beside the queue, in a buffer of some thousands; where that is full, putting
-/// such a value waits as for a full queue.
+/// such a value waits as for a full queue. So it does where the user has more on their way, through sockets of any kind, than a
+/// process may have open (`RLIMIT_NOFILE`); that is an error if nothing is in the queue.
 ///
 /// A queue takes four descriptors in each process that has it.
 ///

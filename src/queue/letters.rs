@@ -6,7 +6,7 @@
 //!
 //! | died | leaves | which |
 //! |---|---|---|
-//! | putting, before it was published | records of a message that does not come | are passed over by the next one with descriptors, and taken out by who finds the queue empty |
+//! | putting, before it was published; or had to put it later, or not at all | records of a message that does not come | are passed over by the next one with descriptors, and taken out by who finds the queue empty |
 //! | getting, before the message was taken | all as it was; perhaps the peeks half-way, which each one rewinds | |
 //! | getting, after that | records of a message that is gone | are passed over likewise |
 //!

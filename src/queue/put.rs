@@ -6,14 +6,27 @@ use crate::queue::ledger::Corrupt;
 use crate::queue::letters::LETTER_MAX;
 use crate::queue::store::NEAR;
 use crate::sys::shared::SharedFd;
-use crate::sys::socket;
+use crate::sys::socket::{self, TOO_MANY_ON_THEIR_WAY};
 use crate::sys::step::step;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::thread;
+use std::time::Duration;
 
 /// A queue that is empty starts again when it has come so far.
 const REWIND: u64 = 256 << 10;
+/// How long to wait where nobody tells when it is to be tried again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Why a message is to be put later: its descriptors cannot be sent now.
+#[derive(Clone, Copy, Debug)]
+enum Later {
+    /// The socket is full.
+    SocketFull,
+    /// The user has as many on their way, through whichever sockets, as this process may have open.
+    TooManyOnTheirWay,
+}
 
 impl Core {
     /// Puts one message.
@@ -40,12 +53,12 @@ impl Core {
             inside.leave(is_there);
             step!("queue::put::left");
             let failure = match (placed, limit) {
-                (Ok(true), _) => return Ok(()),
+                (Ok(None), _) => return Ok(()),
                 (Err(failure), _) => failure,
-                (Ok(false), Limit::Now) => Failure::NotNow,
-                (Ok(false), Limit::Until(deadline)) if deadline.has_passed() => Failure::Timeout,
-                (Ok(false), Limit::Until(deadline)) => {
-                    self.wait_for_letters(deadline)?;
+                (Ok(Some(_)), Limit::Now) => Failure::NotNow,
+                (Ok(Some(_)), Limit::Until(deadline)) if deadline.has_passed() => Failure::Timeout,
+                (Ok(Some(later)), Limit::Until(deadline)) => {
+                    self.wait_for_letters(later, deadline)?;
                     continue;
                 }
             };
@@ -57,23 +70,30 @@ impl Core {
         }
     }
 
-    /// Waits until there may be room for descriptors in the socket. Outside.
-    fn wait_for_letters(&self, deadline: Deadline) -> Result<(), Failure> {
+    /// Waits until it may be possible to send descriptors. Outside.
+    fn wait_for_letters(&self, later: Later, deadline: Deadline) -> Result<(), Failure> {
         // Pairs with the one in `make_room_if_last`.
         fence(Ordering::SeqCst);
         if self.ledger().len() == 0 {
             // Whoever got the last message may have found this one inside the put side: then it makes room itself.
             return Ok(());
         }
-        // The socket is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and so
-        // does closing.
         step!("queue::put::waits_for_letters");
-        Ok(self.letters.wait_for_room(deadline)?)
+        match later {
+            // It is full of what others have put. The kernel wakes who waits for it, whoever takes records out; and so does
+            // closing.
+            Later::SocketFull => self.letters.wait_for_room(deadline)?,
+            // There may be room in the socket; and of other sockets nobody tells. Closing is seen at the next attempt.
+            Later::TooManyOnTheirWay => {
+                thread::sleep(deadline.or_after(PAUSE).remaining().unwrap_or(PAUSE));
+            }
+        }
+        Ok(())
     }
 
-    /// Writes a message and publishes it; returns false if its descriptors do not fit in the socket. Inside the put side.
+    /// Writes a message and publishes it; or says why that is to be done later. Inside the put side.
     #[inline]
-    fn place(&self, bytes: &[u8], descriptors: &[Arc<SharedFd>]) -> Result<bool, Failure> {
+    fn place(&self, bytes: &[u8], descriptors: &[Arc<SharedFd>]) -> Result<Option<Later>, Failure> {
         let ledger = self.ledger();
         let put = ledger.put();
         let tail = ledger.tail(put);
@@ -100,8 +120,8 @@ impl Core {
         } else {
             // As late as can be: what the socket holds of a message that does not come stays there for a while.
             match self.send_letter(descriptors)? {
-                Some(letter) => letter,
-                None => return Ok(false),
+                Ok(letter) => letter,
+                Err(later) => return Ok(Some(later)),
             }
         };
         let mut header = [0; HEADER];
@@ -121,7 +141,7 @@ impl Core {
             is_published
         };
         if ledger.get_side().announce(publish) {
-            Ok(true)
+            Ok(None)
         } else {
             // It was closed meanwhile; else another process has written over the count.
             Err(if ledger.is_closed() {
@@ -146,17 +166,17 @@ impl Core {
         Ok(tail)
     }
 
-    /// Sends descriptors and returns their number; `None` if others have to be got first.
-    fn send_letter(&self, descriptors: &[Arc<SharedFd>]) -> Result<Option<u64>, Failure> {
+    /// Sends descriptors and returns their number, if no others have to be got first.
+    fn send_letter(&self, descriptors: &[Arc<SharedFd>]) -> Result<Result<u64, Later>, Failure> {
         let ledger = self.ledger();
         ledger.set_lettered();
         let letter = ledger.next_letter();
         step!("queue::put::numbered");
         let mut sent = 0;
         match self.try_letter(letter, descriptors, &mut sent)? {
-            true => return Ok(Some(letter)),
-            false if ledger.len() > 0 => return Ok(None),
-            false => {}
+            None => return Ok(Ok(letter)),
+            Some(later) if ledger.len() > 0 => return Ok(Err(later)),
+            Some(_) => {}
         }
         // All but our own is left over from processes that have died.
         let deadline = Deadline::after(BUSY);
@@ -166,21 +186,28 @@ impl Core {
         step!("queue::put::others_discarded");
         getting.leave(|| self.has_news());
         match self.try_letter(letter, descriptors, &mut sent)? {
-            true => Ok(Some(letter)),
-            false => Err(Failure::TooManyDescriptors),
+            None => Ok(Ok(letter)),
+            Some(Later::SocketFull) => Err(Failure::TooManyDescriptors),
+            // They are in other sockets, or it is this value alone: nobody here can tell when that will change.
+            Some(Later::TooManyOnTheirWay) => {
+                Err(io::Error::from_raw_os_error(TOO_MANY_ON_THEIR_WAY).into())
+            }
         }
     }
 
-    /// Returns whether the socket had room for all of it.
+    /// Sends what is left of it; returns what hinders that for now.
     fn try_letter(
         &self,
         letter: u64,
         descriptors: &[Arc<SharedFd>],
         sent: &mut usize,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<Later>, Failure> {
         match self.letters.send(letter, descriptors, sent) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Later::SocketFull)),
+            Err(error) if error.raw_os_error() == Some(TOO_MANY_ON_THEIR_WAY) => {
+                Ok(Some(Later::TooManyOnTheirWay))
+            }
             Err(error) if socket::is_gone(&error) => {
                 // Who closes ends the socket first, and may have been killed after it.
                 self.close();

@@ -6,11 +6,14 @@ use crate::common::census::Census;
 use crate::common::unsafely::become_nobody;
 use crate::common::{LIMIT, LONG_LIMIT, assert_serves, pool};
 use multiprocess::{
-    Array, Barrier, Event, Lock, Pipe, Pool, Process, SharedMemory, SharedSlice, StartMethod, Value,
+    Array, Barrier, Event, Lock, Pipe, Pool, Process, Queue, SharedMemory, SharedSlice, StartMethod,
+    Value,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// The superuser may have as many as there are, so this one becomes somebody else.
 fn start_one_too_many(method: StartMethod) {
@@ -50,6 +53,63 @@ mod a_process_too_many_for_its_user {
         let test = test_path(module_path!(), "fork");
         on_the_only_thread(&test, LIMIT, || start_one_too_many(StartMethod::Fork));
     }
+}
+
+/// How many descriptors this process may have open, and its user on their way.
+fn allow_descriptors(count: u64) {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, count, hard).unwrap();
+}
+
+#[test]
+fn handles_wait_while_their_user_has_too_many_on_their_way() {
+    let test = test_path(
+        module_path!(),
+        "handles_wait_while_their_user_has_too_many_on_their_way",
+    );
+    in_own_process(&test, LIMIT, || {
+        // The superuser may have as many as there are.
+        become_nobody();
+        let queue = Queue::<(u32, Vec<Queue<u8>>)>::new().unwrap();
+        let inner = vec![Queue::new().unwrap()];
+        // More descriptors than one record carries.
+        let many: Vec<Queue<u8>> = (0..75).map(|_| Queue::new().unwrap()).collect();
+        allow_descriptors(64);
+        for number in 0..3 {
+            let refused = queue.put((number, many.clone())).unwrap_err().to_string();
+            assert!(refused.contains("RLIMIT_NOFILE is 64"), "{refused}");
+        }
+        queue.put((7, inner.clone())).unwrap();
+        let refused = queue.put_timeout((8, many), Duration::from_millis(20));
+        assert!(refused.unwrap_err().is_timeout());
+        // What was sent of it goes with the last value.
+        assert_eq!(queue.get().unwrap().0, 7);
+        let mut put = 0;
+        let refused = loop {
+            match queue.try_put((put, inner.clone())) {
+                Ok(()) => put += 1,
+                Err(refused) => break refused,
+            }
+        };
+        assert!(refused.is_full(), "{refused}");
+        assert!((4..=17).contains(&put), "{put}");
+        thread::scope(|scope| {
+            let putter = scope.spawn(|| {
+                for number in put..put + 100 {
+                    queue.put((number, inner.clone())).unwrap();
+                }
+            });
+            for number in 0..put + 100 {
+                assert_eq!(queue.get().unwrap().0, number);
+            }
+            putter.join().unwrap();
+            // Who waits so hears of a close as well.
+            while queue.try_put((0, inner.clone())).is_ok() {}
+            let putter = scope.spawn(|| queue.put((1, inner.clone())).unwrap_err().is_closed());
+            queue.close();
+            assert!(putter.join().unwrap());
+        });
+    });
 }
 
 /// A group of processes that have little memory together; taken away when it is dropped.
