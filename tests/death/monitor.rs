@@ -120,27 +120,32 @@ const LATE: &[Row] = &[at("monitor::pass_on::idle", Undone)];
 
 /// Has one be late by so much; `None` where its time was over before it could be.
 fn be_late(case: Case, time: Duration) -> Option<()> {
-    let queue = empty();
-    let getter = case.other(
+    let queue = with(&[1]);
+    assert_eq!(soon(&queue), 1);
+    let joiner = case.other(
         (Arm::stop(1, "monitor::wait::woken"), queue.clone()),
         |(arm, queue)| {
             let (arm, queue): (Arm, Queue<u32>) = (arm, queue);
             arm.me();
-            queue.get_timeout(SOON).unwrap()
+            queue.join_timeout(SOON).is_ok()
         },
     );
-    wait_until_asleep(&getter);
+    wait_until_asleep(&joiner);
     let args = (queue.clone(), time.as_millis() as u64);
     let mut victim = case.victim(args, |(queue, time): (Queue<u32>, u64)| {
         // It was slow to wake up, the other, which was woken; this one's time is over meanwhile.
-        queue.get_timeout(Duration::from_millis(time)).is_err()
+        queue.join_timeout(Duration::from_millis(time)).is_err()
     });
     wait_until_asleep(&victim);
-    queue.put_timeout(1, SOON).unwrap();
+    queue.task_done().unwrap();
+    // What that one was woken for is not so any more.
+    queue.put(2).unwrap();
     let ended = victim.wait_timeout(SOON).unwrap();
-    wait_until_stopped(&getter, 1);
-    go_on(&getter);
-    assert_eq!(result_of(getter), 1);
+    wait_until_stopped(&joiner, 1);
+    go_on(&joiner);
+    assert_eq!(soon(&queue), 2);
+    queue.task_done().unwrap();
+    assert!(result_of(joiner));
     if ended.is_some_and(|status| status.success()) {
         return None;
     }

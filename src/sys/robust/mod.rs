@@ -52,6 +52,8 @@
 //! both kinds are told apart by the kernel: when nothing is there, only one that wants to come in is woken, if `ENTERING`
 //! says that there may be some. While the word is held this bit is in the low half, in place of `DIED`: so nobody falls
 //! asleep to come in unless it is set at that instant.
+//! Who sleeps until something is there looks once more when its time is over, and takes what it finds: the one that was woken
+//! for it may be slow, or stopped. With nothing there that it could take, it passes on what may have been meant for it.
 //! What a process brings that is killed before it can say so is found with the next thing that somebody brings, at the latest.
 //!
 //! **Bytes from elsewhere.** A process that writes here at random can have two threads hold the word, or none until a

@@ -187,6 +187,7 @@ impl<'a> Inside<'a> {
         let _pending = thread.pend(word.node);
         monitor.leave_idle(thread);
         step!("monitor::wait::left");
+        let mut is_late = false;
         loop {
             let seen = word.word.load(Ordering::Relaxed);
             let is_free = seen & HOLDER == 0;
@@ -199,7 +200,11 @@ impl<'a> Inside<'a> {
                 }
                 continue;
             }
-            let goes_on = if !is_free {
+            if is_late {
+                monitor.pass_on(is_there);
+                return None;
+            }
+            let is_in_time = if !is_free {
                 word.sleep_while_held(seen, FOR_MORE, deadline)
             } else if seen & LOW == WAITED {
                 monitor.let_in_one();
@@ -210,10 +215,9 @@ impl<'a> Inside<'a> {
                 monitor.make_idle(seen);
                 true
             };
-            if !goes_on {
-                monitor.pass_on(is_there);
-                return None;
-            }
+            // Then it looks once more: whoever was woken for what is there may be slow, or stopped, and has no more right to it
+            // than any that comes by. What that one finds is what it would find if it had lost a race.
+            is_late = !is_in_time;
         }
     }
 }

@@ -134,6 +134,31 @@ fn sleepers_whose_deadlines_pass_swallow_no_wake_up() {
 }
 
 #[test]
+fn one_whose_time_is_over_takes_what_the_one_that_was_woken_has_not_come_for() {
+    let memory = memory();
+    let things = things(&memory);
+    let word = things.monitor.word.word;
+    std::thread::scope(|scope| {
+        let taker = scope.spawn(|| things.take(Deadline::after(Duration::from_millis(300))));
+        let idle = loop {
+            let seen = word.load(Ordering::Relaxed);
+            if seen & LOW == WAITED {
+                break seen;
+            }
+            std::thread::yield_now();
+        };
+        things.brought.fetch_add(1, Ordering::Release);
+        // As it is when another one has been woken for it, who does not run.
+        let told = things.monitor.word.change(idle, idle & COUNT | KEEP);
+        assert!(told.is_some());
+        assert!(taker.join().unwrap());
+    });
+    assert!(!things.are_there());
+    // And that one finds nothing.
+    assert!(!things.take(Deadline::after(Duration::ZERO)));
+}
+
+#[test]
 fn takers_killed_at_any_instant_take_no_wake_up_with_them() {
     let apart = apart::forks();
     let memory = memory();
