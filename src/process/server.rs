@@ -3,6 +3,7 @@
 //! | it waits for | then |
 //! |---|---|
 //! | a request of the application | starts a process; answers on that process's status socket |
+//! | a request that it has no memory or no descriptors for | refuses it there, if that socket came, and goes on; else the socket closes, and the application asks again |
 //! | an ended child, where the kernel does not keep how it ended | collects it, and says so on its status socket |
 //! | the end of the application: its socket closed, or its pidfd readable | kills the daemons, and leaves |
 //!
@@ -37,6 +38,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 #[derive(Debug)]
 struct Server {
@@ -61,6 +63,9 @@ struct Server {
     room: Option<OwnedFd>,
     stock: Stock,
 }
+
+/// How long it stands still where it cannot even look at its requests, or take one out of their socket.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What happens when a child ends.
 #[derive(Debug)]
@@ -213,14 +218,20 @@ impl Server {
             let patience = self.stock.patience();
             let requests = self.requests.as_fd();
             let application = self.application.as_fd();
-            let [request, is_orphan, ended] = match &self.ends {
-                Ends::Kept => {
-                    let [request, is_orphan] = readable([requests, application], patience)?;
-                    [request, is_orphan, false]
-                }
+            let looked = match &self.ends {
+                Ends::Kept => readable([requests, application], patience)
+                    .map(|[request, is_orphan]| [request, is_orphan, false]),
                 Ends::Told(news) => {
-                    readable([requests, application, news.as_fd()], Deadline::NEVER)?
+                    readable([requests, application, news.as_fd()], Deadline::NEVER)
                 }
+            };
+            let [request, is_orphan, ended] = match looked {
+                Ok(looked) => looked,
+                Err(error) if error.raw_os_error() == Some(limits::OUT_OF_MEMORY) => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             if ended {
                 self.collect()?;
@@ -259,12 +270,14 @@ impl Server {
                     Ok(None) => break,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                    Err(error) if error.raw_os_error() == Some(limits::TOO_MANY_OPEN) => {
-                        if let Some(status) = first {
-                            refuse(&status, "the server", &error);
-                        }
-                    }
-                    Err(_) => break,
+                    Err(error) if is_gone(&error) => break,
+                    // What it has started must not end over a request that it cannot take in.
+                    Err(error) => match first {
+                        Some(status) => refuse(&status, "the server", &error),
+                        // The record may be in the socket still, which is readable then: this is not to be tried without
+                        // end at full speed.
+                        None => std::thread::sleep(PAUSE),
+                    },
                 }
                 self.keep_room();
             }

@@ -58,6 +58,9 @@ pub(crate) fn explained(operation: impl Into<String>, error: io::Error) -> Error
 /// The error of a process that may open no more descriptors.
 pub(crate) const TOO_MANY_OPEN: i32 = libc::EMFILE;
 
+/// The error of a process that gets no more memory.
+pub(crate) const OUT_OF_MEMORY: i32 = libc::ENOMEM;
+
 /// How large a file may be that this process writes to. The kernel kills who writes past it, unless a signal is ignored.
 pub(crate) fn file_size() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)

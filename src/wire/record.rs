@@ -4,7 +4,7 @@
 //! receiver that is busy, and a sender may end before anybody reads. More descriptors than the kernel carries with one record
 //! travel in a *bag*: a socket that holds them, in records of its own, and that travels by descriptor itself.
 
-use crate::sys::limits::TOO_MANY_OPEN;
+use crate::sys::limits::{OUT_OF_MEMORY, TOO_MANY_OPEN};
 use crate::sys::memory::SealedMemory;
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Patience, RECORD_MAX};
 use crate::wire::codec;
@@ -83,16 +83,18 @@ fn pack_bag(descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
 /// The most records that a bag holds: more than any process may have descriptors for.
 const BAG_MAX: usize = 8192;
 
-/// Takes everything out of a bag. Whoever keeps its other end could go on filling it, or leave it open: that is no bag.
-fn unpack_bag(bag: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
-    let mut descriptors = Vec::new();
+/// Takes everything out of a bag, into `descriptors`. Whoever keeps its other end could go on filling it, or leave it open: that
+/// is no bag.
+fn unpack_bag(bag: &OwnedFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<()> {
     for _ in 0..BAG_MAX {
         match socket::receive(bag.as_fd(), Patience::Now) {
-            Ok(None) => return Ok(descriptors),
+            Ok(None) => return Ok(()),
             Ok(Some((_, some))) if some.is_empty() => break,
             Ok(Some((_, some))) => descriptors.extend(some),
-            Err(error) if error.raw_os_error() == Some(TOO_MANY_OPEN) => return Err(error),
-            Err(_) => break,
+            Err(error) => match error.raw_os_error() {
+                Some(TOO_MANY_OPEN | OUT_OF_MEMORY) => return Err(error),
+                _ => break,
+            },
         }
     }
     Err(torn())
@@ -105,12 +107,12 @@ pub(crate) fn receive<T: DeserializeOwned>(
 ) -> io::Result<Option<Record<T>>> {
     match socket::receive(socket, patience)? {
         None => Ok(None),
-        Some((bytes, descriptors)) => read(bytes, descriptors).map(Some),
+        Some((bytes, descriptors)) => read(bytes, descriptors, &mut None).map(Some),
     }
 }
 
-/// As [`receive`], at once; where not all descriptors of the record could be opened, the first one is put into `first`, if
-/// that one could, so that its sender can be told.
+/// As [`receive`], at once; where the record came and could not be taken in, since there are no descriptors or no memory left for
+/// it, its first descriptor is put into `first`, if that one could be opened, so that its sender can be told.
 pub(crate) fn receive_or_first<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     first: &mut Option<OwnedFd>,
@@ -125,23 +127,39 @@ pub(crate) fn receive_or_first<T: DeserializeOwned>(
     if part.is_cut {
         return Err(torn());
     }
-    read(bytes, part.descriptors).map(Some)
+    read(bytes, part.descriptors, first).map(Some)
 }
 
+/// Reads what was received. The memory comes last: it is the largest, and who lacks that has the descriptors.
 fn read<T: DeserializeOwned>(
     mut bytes: Vec<u8>,
     mut descriptors: Vec<OwnedFd>,
+    first: &mut Option<OwnedFd>,
 ) -> io::Result<Record<T>> {
     let marks = bytes.get(8).copied().ok_or_else(torn)?;
-    if marks & IN_MEMORY != 0 {
+    let memory = if marks & IN_MEMORY != 0 {
         if descriptors.is_empty() {
             return Err(torn());
         }
-        bytes = read_memory(descriptors.remove(0))?;
-    }
+        Some(descriptors.remove(0))
+    } else {
+        None
+    };
     if marks & IN_BAG != 0 {
         let bag = descriptors.pop().ok_or_else(torn)?;
-        descriptors = unpack_bag(&bag)?;
+        if let Err(error) = unpack_bag(&bag, &mut descriptors) {
+            *first = descriptors.into_iter().next();
+            return Err(error);
+        }
+    }
+    if let Some(memory) = memory {
+        bytes = match read_memory(memory) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                *first = descriptors.into_iter().next();
+                return Err(error);
+            }
+        };
     }
     let (len, rest) = bytes.split_first_chunk::<8>().ok_or_else(torn)?;
     let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| torn())?;
@@ -165,7 +183,7 @@ fn read_memory(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes
         .try_reserve_exact(memory.len())
-        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        .map_err(|_| io::Error::from_raw_os_error(OUT_OF_MEMORY))?;
     mapping.append_to(0, memory.len(), &mut bytes);
     Ok(bytes)
 }

@@ -190,6 +190,18 @@ pub(crate) fn become_nobody() {
     nix::sys::prctl::set_dumpable(true).unwrap();
 }
 
+/// Lets a process have so many bytes of address space and no more.
+pub(crate) fn limit_address_space(pid: u32, bytes: u64) {
+    let limit = libc::rlimit64 {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM64_INFINITY,
+    };
+    let pid = pid.try_into().unwrap();
+    // SAFETY: the limit is valid for reading, and the former one is not asked for.
+    let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_AS, &limit, ptr::null_mut()) };
+    assert_eq!(result, 0);
+}
+
 /// Has the kernel refuse this thread, and all that it starts, to tell how a process ended by its pidfd, as kernels before 6.15
 /// do.
 pub(crate) fn hide_kept_ends() {

@@ -91,13 +91,13 @@ macro_rules! refused {
     };
 }
 
-fn start(method: StartMethod) -> Result<(), String> {
+fn start(method: StartMethod, len: usize) -> Result<(), String> {
     let process = Process::builder()
         .start_method(method)
-        .spawn(vec![1_u8; 100], |bytes| bytes.len())
+        .spawn(vec![1_u8; len], |bytes| bytes.len())
         .map_err(said)?;
     let joined = process.join().map_err(said)?;
-    assert_eq!(joined, 100);
+    assert_eq!(joined, len);
     Ok(())
 }
 
@@ -135,7 +135,26 @@ fn start_with_handles(method: StartMethod) -> Result<(), String> {
 
 fn refuse_starts(refusals: &Refusals, method: StartMethod) {
     for whose in [Whose::Own, Whose::Others] {
-        refuse_each(refusals, "start", whose, (), |()| start(method));
+        // Whatever is refused to who starts others, what was started before lives on.
+        let mut beside: Process = Process::builder()
+            .start_method(method)
+            .daemon(true)
+            .spawn((), |()| {
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        refuse_each(refusals, "start", whose, &beside, |beside| {
+            start(method, 100)?;
+            assert!(beside.is_alive());
+            Ok(())
+        });
+        refuse_each(refusals, "large start", whose, &beside, |beside| {
+            start(method, 100_000)?;
+            assert!(beside.is_alive());
+            Ok(())
+        });
         refuse_each(refusals, "endless daemon", whose, (), |()| {
             start_endless(method, true)
         });
@@ -145,6 +164,9 @@ fn refuse_starts(refusals: &Refusals, method: StartMethod) {
         refuse_each(refusals, "start with handles", whose, (), |()| {
             start_with_handles(method)
         });
+        assert!(beside.is_alive());
+        beside.kill().unwrap();
+        beside.wait().unwrap();
     }
 }
 

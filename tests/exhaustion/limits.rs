@@ -1,9 +1,9 @@
 //! Limits of a user and of a group of processes: on how many there may be, and on what memory they have together; and of a
 //! process, on its address space.
 
-use crate::common::alone::{in_own_process, on_the_only_thread, test_path};
-use crate::common::census::Census;
-use crate::common::unsafely::become_nobody;
+use crate::common::alone::{in_own_process, mark, on_the_only_thread, test_path};
+use crate::common::census::{self, Census};
+use crate::common::unsafely::{become_nobody, limit_address_space};
 use crate::common::{LIMIT, LONG_LIMIT, assert_serves, pool};
 use multiprocess::{
     Array, Barrier, Event, Lock, Pipe, Pool, Process, Queue, SharedMemory, SharedSlice, StartMethod,
@@ -110,6 +110,53 @@ fn handles_wait_while_their_user_has_too_many_on_their_way() {
             assert!(putter.join().unwrap());
         });
     });
+
+/// The server has no room for what a process is to be given: it refuses that, and what it has started before lives on.
+fn ask_for_too_much(method: StartMethod) {
+    let start = |len: usize| {
+        let builder = Process::builder().start_method(method);
+        builder.spawn(vec![1_u8; len], |bytes| bytes.len())
+    };
+    let mut beside: Process = Process::builder()
+        .start_method(method)
+        .daemon(true)
+        .spawn((), |()| {
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+    let server = census::servers(&census::family(std::process::id(), mark().as_deref()))[0].pid;
+    let pages = fs::read_to_string(format!("/proc/{server}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let limit = (pages << 12) + (16 << 20);
+    limit_address_space(server, limit);
+    // Of the first there is room for one copy, and not for two.
+    for len in [12 << 20, 64 << 20] {
+        let error = start(len).map(drop).unwrap_err().to_string();
+        let limit = format!("RLIMIT_AS is {limit}");
+        assert!(error.contains(&limit), "{error}");
+        assert_eq!(start(10).unwrap().join().unwrap(), 10);
+    }
+    assert!(beside.is_alive());
+    beside.kill().unwrap();
+    beside.wait().unwrap();
+}
+
+mod a_request_that_the_server_has_no_memory_for {
+    use super::*;
+
+    #[test]
+    fn fork_server() {
+        let test = test_path(module_path!(), "fork_server");
+        in_own_process(&test, LIMIT, || ask_for_too_much(StartMethod::ForkServer));
+    }
+
+    #[test]
+    fn spawn() {
+        let test = test_path(module_path!(), "spawn");
+        in_own_process(&test, LIMIT, || ask_for_too_much(StartMethod::Spawn));
+    }
 }
 
 /// A group of processes that have little memory together; taken away when it is dropped.
