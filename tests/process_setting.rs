@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::alone::{Application, act_and_method, role, role_of};
+use common::alone::{Application, act_and_method, in_own_process, role, role_of, test_path};
 use common::census::{ProcessInfo, idle, poll, process, wait_until_gone};
 use common::fault::{self, every_fault_row, fault_row};
 use common::meet::{Ear, Gate, pass, say};
@@ -45,6 +45,55 @@ every_method_alone!(a_name_is_given_or_counted, |method| {
     assert_eq!(given.name(), "résumé of 7");
     assert_eq!(given.join().unwrap(), "résumé of 7");
 });
+
+/// What a process has open.
+fn open_in(pid: u32) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.map(|entry| std::fs::read_link(entry.unwrap().path()));
+    links.filter_map(Result::ok).collect()
+}
+
+/// What this process has open, and what the fork server has.
+fn open_here_and_above() -> Vec<PathBuf> {
+    let mut all = open_in(std::process::id());
+    all.extend(open_in(std::os::unix::process::parent_id()));
+    all
+}
+
+/// Before the first process is started, so that all are looked at that could inherit it.
+fn leave_a_pipe_open(method: StartMethod) {
+    // Without close-on-exec, as that is which a shell has opened for the application.
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+    let pipe = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+    assert!(open_in(std::process::id()).contains(&pipe));
+    for is_daemon in [false, true] {
+        let builder = Process::builder().start_method(method).daemon(is_daemon);
+        let child = builder.spawn((), |()| open_here_and_above()).unwrap();
+        let theirs = child.join().unwrap();
+        assert!(!theirs.contains(&pipe), "{theirs:?}");
+    }
+    let theirs = pool(method, 1).apply((), |()| open_here_and_above());
+    let theirs = theirs.unwrap();
+    assert!(!theirs.contains(&pipe), "{theirs:?}");
+    drop((reader, writer));
+}
+
+mod what_the_application_leaves_open_for_others_is_not_open_in_its_processes {
+    use super::*;
+
+    #[test]
+    fn fork_server() {
+        let test = test_path(module_path!(), "fork_server");
+        in_own_process(&test, LIMIT, || leave_a_pipe_open(StartMethod::ForkServer));
+    }
+
+    #[test]
+    fn spawn() {
+        let test = test_path(module_path!(), "spawn");
+        in_own_process(&test, LIMIT, || leave_a_pipe_open(StartMethod::Spawn));
+    }
+}
 
 every_method_alone!(a_childs_child_is_counted_below_its_parent, |method| {
     let child = Process::builder()

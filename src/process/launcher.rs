@@ -461,7 +461,7 @@ impl Server {
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let directory = std::env::current_dir().ok();
         let process = exec::ourselves_apart(&exec::Start {
-            environment: &inviting(environment.clone(), &theirs, nonce),
+            environment: &inviting(environment.clone(), nonce),
             socket: theirs.as_fd(),
         })?;
         step!("launcher::server::executed");

@@ -618,25 +618,20 @@ fn image(
     nonce: [u8; 16],
     environment: Vec<(OsString, OsString)>,
 ) -> io::Result<u32> {
-    let environment = inviting(environment, socket, nonce);
+    let environment = inviting(environment, nonce);
     exec::ourselves(&exec::Start {
         environment: &environment,
         socket: socket.as_fd(),
     })
 }
 
-/// The environment that makes an image of the program look for its greeting in `socket`.
+/// The environment that makes an image of the program look for its greeting in the socket that it inherits.
 pub(crate) fn inviting(
     mut environment: Vec<(OsString, OsString)>,
-    socket: &OwnedFd,
     nonce: [u8; 16],
 ) -> Vec<(OsString, OsString)> {
-    use std::os::fd::AsRawFd;
     let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
     environment.retain(|(name, _)| name != VARIABLE);
-    environment.push((
-        VARIABLE.into(),
-        format!("{}:{nonce}", socket.as_raw_fd()).into(),
-    ));
+    environment.push((VARIABLE.into(), format!("{}:{nonce}", exec::SOCKET).into()));
     environment
 }

@@ -7,18 +7,21 @@ use nix::errno::Errno;
 use std::ffi::{CStr, CString, OsString, c_char};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// The running program, even where its file has been replaced or deleted.
 const OURSELVES: &CStr = c"/proc/self/exe";
+
+/// The number of the one descriptor that the new process inherits beside the standard streams.
+pub(crate) const SOCKET: RawFd = 3;
 
 /// What the new process starts with.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
     /// The whole environment.
     pub(crate) environment: &'a [(OsString, OsString)],
-    /// The one descriptor that it inherits beside the standard streams, under the same number.
+    /// What it finds as [`SOCKET`]. Nothing else is open in it, whatever this process has without close-on-exec.
     pub(crate) socket: BorrowedFd<'a>,
 }
 
@@ -116,14 +119,35 @@ impl Prepared {
             actions: no_actions()?,
             attributes: no_attributes()?,
         };
-        // A descriptor that is duplicated to its own number loses close-on-exec, in the child alone.
+        // In the child alone. One that has this number already loses close-on-exec by being duplicated to it.
         let socket = start.socket.as_raw_fd();
         // SAFETY: the actions are initialised.
         given(unsafe {
-            libc::posix_spawn_file_actions_adddup2(&mut prepared.actions, socket, socket)
+            libc::posix_spawn_file_actions_adddup2(&mut prepared.actions, socket, SOCKET)
         })?;
+        prepared.close_from(SOCKET + 1)?;
         prepared.default_signals()?;
         Ok(prepared)
+    }
+
+    /// Closes, in the child, all descriptors from `first` on.
+    fn close_from(&mut self, first: RawFd) -> io::Result<()> {
+        if let Some(close_from) = library_close_from() {
+            // SAFETY: the actions are initialised.
+            return given(unsafe { close_from(&mut self.actions, first) });
+        }
+        // Then those that are open now; what another thread opens meanwhile it should open for itself alone. To close what is not
+        // open there is no error.
+        for entry in std::fs::read_dir("/proc/self/fd")? {
+            let number = entry?.file_name().to_str().and_then(|it| it.parse().ok());
+            if let Some(number) = number.filter(|&number: &RawFd| number >= first) {
+                // SAFETY: the actions are initialised.
+                given(unsafe {
+                    libc::posix_spawn_file_actions_addclose(&mut self.actions, number)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn default_signals(&mut self) -> io::Result<()> {
@@ -174,6 +198,22 @@ impl Drop for Prepared {
         // SAFETY: as above.
         unsafe { libc::posix_spawnattr_destroy(&mut self.attributes) };
     }
+}
+
+/// Adds to the actions that all descriptors from a number on are closed.
+type CloseFrom =
+    unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, libc::c_int) -> libc::c_int;
+
+/// The C library's own, which is there from glibc 2.34 on: so it is looked up and not linked.
+fn library_close_from() -> Option<CloseFrom> {
+    let name = c"posix_spawn_file_actions_addclosefrom_np";
+    // SAFETY: the name ends in a null byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: where a library has a function of this name, it is of this type.
+    Some(unsafe { std::mem::transmute::<*mut libc::c_void, CloseFrom>(found) })
 }
 
 fn no_actions() -> io::Result<libc::posix_spawn_file_actions_t> {
