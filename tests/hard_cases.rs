@@ -7,10 +7,11 @@ mod common;
 use common::census::{family, poll, process};
 use common::fault;
 use common::{LIMIT, assert_serves, each_method_alone, kill_hard, pool, unsafely};
-use multiprocess::{Process, StartMethod, TaskErrorKind};
+use multiprocess::{Process, StartMethod, TaskErrorKind, active_children};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::WaitStatus;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 each_method_alone!(an_iterator_that_panics_ends_its_imap, |method| {
     let pool = pool(method, 2);
@@ -85,6 +86,41 @@ each_method_alone!(
         );
         assert_eq!(pool.worker_pids(), before);
         assert_serves(&pool);
+    }
+);
+
+each_method_alone!(
+    a_fork_of_the_application_starts_processes_whatever_other_threads_were_starting,
+    |method| {
+        let start = move || {
+            let child = Process::builder().start_method(method).spawn((), |()| ());
+            child.unwrap().join().unwrap();
+        };
+        let is_over = AtomicBool::new(false);
+        let ends: Vec<WaitStatus> = std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        start();
+                    }
+                });
+            }
+            // What those threads hold stays held in the child, where they are not. The C library sees to its own locks.
+            let ends = (0..30).map(|_| {
+                let child = unsafely::fork_child(|| {
+                    start();
+                    active_children();
+                    std::process::exit(7)
+                });
+                unsafely::wait_for(child)
+            });
+            let ends = ends.collect();
+            is_over.store(true, Ordering::Relaxed);
+            ends
+        });
+        for end in ends {
+            assert!(matches!(end, WaitStatus::Exited(_, 7)), "{end:?}");
+        }
     }
 );
 

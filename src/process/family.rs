@@ -7,7 +7,7 @@
 
 use crate::deadline::Deadline;
 use crate::sys::fork;
-use crate::sys::identity;
+use crate::sys::own::Own;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use parking_lot::Mutex;
@@ -32,33 +32,27 @@ enum Held {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Family {
-    /// Who has started them: what a forked process finds here is none of its own.
-    owner: u32,
     members: Vec<Member>,
     /// How many there were after the last look at all of them.
     kept: usize,
 }
 
-static FAMILY: Mutex<Family> = Mutex::new(Family {
-    owner: 0,
-    members: Vec::new(),
-    kept: 0,
-});
+/// What a forked process finds of its parent's is none of its own.
+static FAMILY: Own<Mutex<Family>> = Own::new(Mutex::default);
 
 /// Gives the family of this process to `act`.
 fn with_family<T>(act: impl FnOnce(&mut Family) -> T) -> T {
-    let mut family = FAMILY.lock();
-    let this = identity::pid();
-    if family.owner != this {
-        *family = Family {
-            owner: this,
-            members: Vec::new(),
-            kept: 0,
-        };
+    act(&mut FAMILY.get().lock())
+}
+
+/// In a process that was forked by the only thread of its parent: lets go of what is the parent's.
+pub(crate) fn forget_parents() {
+    // Another thread may hold it nevertheless, of a process that the parent was forked from.
+    if let Some(mut parents) = FAMILY.inherited().and_then(Mutex::try_lock) {
+        *parents = Family::default();
     }
-    act(&mut family)
 }
 
 impl Family {

@@ -14,6 +14,7 @@ use crate::process::server::inviting;
 use crate::process::stock::is_there;
 use crate::sys::identity::{self, Rights, exit_now};
 use crate::sys::limits::{self, Bounds};
+use crate::sys::own::Own;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use crate::sys::shared::SharedFd;
@@ -28,8 +29,8 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A process that is wanted.
@@ -47,7 +48,6 @@ pub(crate) struct Order {
 /// The running server, and what it was last told of this process.
 #[derive(Debug)]
 struct Server {
-    owner: u32,
     process: Arc<PidFd>,
     requests: Arc<OwnedFd>,
     /// Closed at its other end when the server and all non-daemons that it has started have ended.
@@ -93,14 +93,19 @@ pub(crate) enum Spares {
 /// How long the others' end is waited for before it is seen to that nobody is stopped.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+/// What this process has had started; a thread that locks several does so in this order.
+#[derive(Debug, Default)]
+struct Started {
+    server: Mutex<Option<Server>>,
+    /// Servers that were born when this process had other rights. They start nothing more, since that would have those rights;
+    /// what they have started runs on, and their daemons end with this process.
+    retired: Mutex<Vec<Server>>,
+    /// Lifelines of servers that died while non-daemons may have run on.
+    outliving: Mutex<Vec<OwnedFd>>,
+}
 
-/// Servers that were born when this process had other rights. They start nothing more, since that would have those rights;
-/// what they have started runs on, and their daemons end with this process.
-static RETIRED: Mutex<Vec<Server>> = Mutex::new(Vec::new());
-
-/// Lifelines of servers that died while non-daemons may have run on, with who had started them.
-static OUTLIVING: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
+/// A process that was forked from this one, while another thread was starting one perhaps, begins with nothing of it.
+static STARTED: Own<Started> = Own::new(Started::default);
 
 /// The process that has come to its normal end, by its pid. Its threads go on till it has ended, and a pool of one of them
 /// would replace the workers that end now; but nobody would end or wait for what is started from here on.
@@ -113,16 +118,16 @@ extern "C" fn settle() {
     ENDING.store(identity::pid(), Ordering::Relaxed);
     // Another thread that starts a process just now holds these for a moment only.
     let patience = PATIENCE;
+    let started = STARTED.get();
     let (Some(mut server), Some(mut retired), Some(mut outliving)) = (
-        SERVER.try_lock_for(patience),
-        RETIRED.try_lock_for(patience),
-        OUTLIVING.try_lock_for(patience),
+        started.server.try_lock_for(patience),
+        started.retired.try_lock_for(patience),
+        started.outliving.try_lock_for(patience),
     ) else {
         return;
     };
     let outlived = std::mem::take(&mut *outliving);
-    let servers = server.take().into_iter().chain(retired.drain(..));
-    let servers: Vec<Server> = servers.filter(Server::is_ours).collect();
+    let servers: Vec<Server> = server.take().into_iter().chain(retired.drain(..)).collect();
     // Who waits for them is refused from here on. It must not wait till the processes have ended: one may wait for that thread.
     drop((server, retired, outliving));
     for server in &servers {
@@ -134,20 +139,22 @@ extern "C" fn settle() {
     for server in &servers {
         server.wait_for_all();
     }
-    for (owner, lifeline) in outlived.into_iter().chain(forked::take_lifeline()) {
-        if owner == identity::pid() {
-            let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
-        }
+    let of_forked = forked::take_lifeline().filter(|(owner, _)| *owner == identity::pid());
+    let of_forked = of_forked.map(|(_, lifeline)| lifeline);
+    for lifeline in outlived.into_iter().chain(of_forked) {
+        let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
     }
 }
 
-/// Has [`settle`] run at the end of this program, and of those that are forked from it.
+/// Has [`settle`] run at the end of this program, and of those that are forked from it. Nobody waits here for a thread that a
+/// fork may have left behind: where two come at once it runs twice, and finds nothing the second time.
 fn settle_at_exit() {
-    static AT_EXIT: Once = Once::new();
-    AT_EXIT.call_once(|| {
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !IS_REGISTERED.load(Ordering::Relaxed) {
         // Without it, processes are on their own at the end, as after any other end.
         let _refused = identity::at_exit(settle);
-    });
+        IS_REGISTERED.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Forks a process that runs `run`, which is given the status socket and returns the exit code.
@@ -182,11 +189,16 @@ pub(crate) fn fork_here(
     started.map_err(|error| limits::explained(format!("{operation}: fork"), error))
 }
 
-/// In a forked process: what the parent has started is none of its own.
+/// In a process that was forked by the only thread of its parent: closes what is held of those that the parent has started, which
+/// are none of its own.
 fn forget_parent() {
-    drop(SERVER.lock().take());
-    RETIRED.lock().clear();
-    OUTLIVING.lock().clear();
+    if let Some(parents) = STARTED.inherited() {
+        // Another thread may hold them nevertheless, of a process that the parent was forked from.
+        let _left = parents.server.try_lock().map(|mut one| drop(one.take()));
+        let _left = parents.retired.try_lock().map(|mut all| all.clear());
+        let _left = parents.outliving.try_lock().map(|mut all| all.clear());
+    }
+    family::forget_parents();
 }
 
 /// What is left to do for a forked process, whose handlers are gone already.
@@ -225,15 +237,15 @@ fn refuse_at_end(operation: &str) -> Result<()> {
 /// Name and pid of each process that the fork server has started and that is alive; none where there is no server, or none
 /// that answers.
 pub(crate) fn ask_who_lives() -> Vec<(String, u32)> {
-    let slot = SERVER.lock();
-    let retired = RETIRED.lock();
+    let started = STARTED.get();
+    let slot = started.server.lock();
+    let retired = started.retired.lock();
     let servers = slot.as_ref().into_iter().chain(retired.iter());
-    let ours = servers.filter(|server| server.is_ours());
     let talk_of = |server: &Server| (Arc::clone(&server.requests), Arc::clone(&server.process));
-    let ours: Vec<(Arc<OwnedFd>, Arc<PidFd>)> = ours.map(talk_of).collect();
+    let servers: Vec<(Arc<OwnedFd>, Arc<PidFd>)> = servers.map(talk_of).collect();
     // One may have been stopped: nobody else is to wait for that.
     drop((slot, retired));
-    let answers = ours
+    let answers = servers
         .iter()
         .map(|(requests, process)| ask_who_lives_of(requests, process));
     answers.flatten().collect()
@@ -324,13 +336,13 @@ pub(crate) fn start(
     let path = request.identity.path.clone();
     let mut sockets = None;
 
-    let mut slot = SERVER.lock();
+    let mut slot = STARTED.get().server.lock();
     refuse_at_end(&operation)?;
     retire(&mut slot).map_err(failed)?;
     let_outlived_go();
     let mut starts_left = SERVERS_MAX;
     loop {
-        let server = match slot.take().filter(Server::is_ours) {
+        let server = match slot.take() {
             Some(server) => slot.insert(server),
             None => {
                 starts_left -= 1;
@@ -383,9 +395,11 @@ fn let_outlived_go() {
     let now = Deadline::after(Duration::ZERO);
     let is_closed =
         |lifeline: &OwnedFd| readable([lifeline.as_fd()], now).is_ok_and(|[closed]| closed);
-    OUTLIVING
+    STARTED
+        .get()
+        .outliving
         .lock()
-        .retain(|(_, lifeline)| !is_closed(lifeline));
+        .retain(|lifeline| !is_closed(lifeline));
 }
 
 /// Has the server start nothing more if it was born with other rights than this process has now.
@@ -394,7 +408,7 @@ fn retire(slot: &mut Option<Server>) -> io::Result<()> {
     if server.rights == Rights::now()? {
         return Ok(());
     }
-    let mut retired = RETIRED.lock();
+    let mut retired = STARTED.get().retired.lock();
     let now = Deadline::after(Duration::ZERO);
     let has_ended = |one: &Server| readable([one.process.as_fd()], now).is_ok_and(|[ended]| ended);
     let (ended, serving): (Vec<Server>, Vec<Server>) = retired.drain(..).partition(has_ended);
@@ -466,7 +480,6 @@ impl Server {
         })?;
         step!("launcher::server::executed");
         Ok(Server {
-            owner,
             process: Arc::new(process),
             requests: Arc::new(requests),
             lifeline,
@@ -510,13 +523,8 @@ impl Server {
             let _ended = readable([spare.as_fd()], Deadline::after(Duration::from_secs(1)));
             fork::reap(&spare);
         }
-        OUTLIVING.lock().push((self.owner, self.lifeline));
+        STARTED.get().outliving.lock().push(self.lifeline);
         let_outlived_go();
-    }
-
-    /// Whether this process started it, and not one that this one was forked from.
-    fn is_ours(&self) -> bool {
-        self.owner == identity::pid()
     }
 
     fn request(

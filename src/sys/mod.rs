@@ -35,6 +35,7 @@ pub(crate) mod image;
 pub(crate) mod function;
 pub(crate) mod forks;
 pub(crate) mod life;
+pub(crate) mod own;
 pub(crate) mod fork;
 pub(crate) mod exec;
 pub(crate) mod hook;

@@ -6,8 +6,8 @@ use crate::common::census::{self, Census};
 use crate::common::unsafely::{become_nobody, limit_address_space};
 use crate::common::{LIMIT, LONG_LIMIT, assert_serves, pool};
 use multiprocess::{
-    Array, Barrier, Event, Lock, Pipe, Pool, Process, Queue, SharedMemory, SharedSlice, StartMethod,
-    Value,
+    Array, Barrier, Event, Lock, Pipe, Pool, Process, Queue, SharedMemory, SharedSlice,
+    StartMethod, Value,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
@@ -110,6 +110,7 @@ fn handles_wait_while_their_user_has_too_many_on_their_way() {
             assert!(putter.join().unwrap());
         });
     });
+}
 
 /// The server has no room for what a process is to be given: it refuses that, and what it has started before lives on.
 fn ask_for_too_much(method: StartMethod) {
