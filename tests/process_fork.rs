@@ -7,8 +7,11 @@ mod common;
 use common::alone::{Application, in_own_process, on_the_only_thread, role, test_path};
 use common::census::Census;
 use common::meet::{Gate, pass};
-use common::unsafely::{at_exit, exit_at_once, own_descriptors, plays_before_main, print_as_c};
-use common::{LIMIT, kill_hard, pool};
+use common::unsafely::{
+    at_exit, exit_at_once, fork_idle_child, own_descriptors, plays_before_main, print_as_c,
+    wait_for,
+};
+use common::{LIMIT, kill_hard, pid_of, pool};
 use multiprocess::{
     Event, Process, StartMethod, TaskErrorKind, active_children, current_process, scope,
 };
@@ -275,6 +278,14 @@ extern "C" fn say_goodbye() {
     println!("goodbye");
 }
 
+static IDLE: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn end_idle_child() {
+    let child = IDLE.load(Ordering::SeqCst);
+    kill_hard(child);
+    wait_for(pid_of(child));
+}
+
 /// What the application below does; in an ordinary test run, nothing.
 #[test]
 fn application() {
@@ -303,6 +314,14 @@ fn application() {
             }));
             std::mem::forget(never);
         }
+        "forks by itself, not by Fork" => {
+            // Registered before the library's own, it runs after that.
+            at_exit(end_idle_child);
+            by_fork().spawn((), |()| ()).unwrap().join().unwrap();
+            let running = by_fork().spawn((), |()| println!("child"));
+            IDLE.store(fork_idle_child(), Ordering::SeqCst);
+            drop(running.unwrap());
+        }
         _ => unreachable!("{role}"),
     }
 }
@@ -323,6 +342,16 @@ fn what_is_printed_comes_once_and_exit_handlers_are_the_parents() {
     ] {
         assert_eq!(ended.stdout.matches(text).count(), 1, "{text}: {ended:?}");
     }
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn at_the_end_what_the_application_has_forked_by_itself_is_not_waited_for() {
+    let ended = Application::new("application", "forks by itself, not by Fork")
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(ended.stdout.contains("child\n"), "{ended:?}");
     ended.assert_nothing_left();
 }
 

@@ -4,6 +4,10 @@
 //! A process has one entry as long as it is held: by its handle, where the fork server has started it; where this
 //! process has forked it, by its minder, which is collected here once it has ended. What the fork server has started and
 //! nobody holds, the server knows.
+//!
+//! What was forked here and is no daemon is waited for at the end. Its *lifeline* tells when it has ended, though nobody holds it
+//! and its minder was killed: a pipe of which it alone has the end for writing. This process keeps the other end only: what it
+//! forks besides would hold the end for writing as well, and its own end would wait for that.
 
 use crate::deadline::Deadline;
 use crate::sys::fork;
@@ -11,7 +15,7 @@ use crate::sys::own::Own;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::readable;
 use parking_lot::Mutex;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +41,8 @@ struct Family {
     members: Vec<Member>,
     /// How many there were after the last look at all of them.
     kept: usize,
+    /// Those of the non-daemons that were forked here.
+    lifelines: Vec<OwnedFd>,
 }
 
 /// What a forked process finds of its parent's is none of its own.
@@ -70,6 +76,9 @@ impl Family {
             Held::Minder { process, .. } => !fork::reap(process),
         });
         self.kept = self.members.len();
+        let now = Deadline::after(Duration::ZERO);
+        self.lifelines
+            .retain(|one| !readable([one.as_fd()], now).is_ok_and(|[closed]| closed));
     }
 }
 
@@ -84,10 +93,13 @@ pub(crate) fn note(name: &str, pid: u32, process: &Arc<PidFd>) {
     });
 }
 
-/// Notes a process that is being forked, by its minder, and collects minders that have ended.
-pub(crate) fn note_minder(name: &str, is_daemon: bool, minder: &Arc<PidFd>) {
+/// Notes a process that is being forked, by its minder, and collects minders that have ended. One that has a lifeline is no
+/// daemon.
+pub(crate) fn note_minder(name: &str, lifeline: Option<OwnedFd>, minder: &Arc<PidFd>) {
     with_family(|family| {
         family.sweep();
+        let is_daemon = lifeline.is_none();
+        family.lifelines.extend(lifeline);
         family.add(Member {
             name: name.to_owned(),
             pid: 0,
@@ -135,6 +147,11 @@ pub(crate) fn alive() -> Vec<(String, u32)> {
             .map(|member| (member.name.clone(), member.pid))
             .collect()
     })
+}
+
+/// Takes the lifelines of the non-daemons that were forked here and may run.
+pub(crate) fn take_lifelines() -> Vec<OwnedFd> {
+    with_family(|family| std::mem::take(&mut family.lifelines))
 }
 
 /// Kills the daemons that were forked here, by their minders.

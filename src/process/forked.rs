@@ -37,41 +37,10 @@ use crate::sys::signal::{self, AllBlocked};
 use crate::sys::socket::{self, Patience, is_gone};
 use crate::sys::step::step;
 use crate::wire::record;
-use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
-
-/// A pipe that closes when every non-daemon that was forked here has ended, and its writing end is closed here.
-#[derive(Debug)]
-struct Lifeline {
-    owner: u32,
-    reader: OwnedFd,
-    writer: OwnedFd,
-}
-
-static LIFELINE: Mutex<Option<Lifeline>> = Mutex::new(None);
-
-/// Lets go of the lifeline; returns the end to be waited for, and whose it is.
-pub(crate) fn take_lifeline() -> Option<(u32, OwnedFd)> {
-    let lifeline = LIFELINE.lock().take()?;
-    Some((lifeline.owner, lifeline.reader))
-}
-
-fn ensure_lifeline() -> io::Result<()> {
-    let mut slot = LIFELINE.lock();
-    let owner = identity::pid();
-    if slot.as_ref().is_none_or(|lifeline| lifeline.owner != owner) {
-        let (reader, writer) = socket::pipe()?;
-        *slot = Some(Lifeline {
-            owner,
-            reader,
-            writer,
-        });
-    }
-    Ok(())
-}
 
 /// Ends the process where it stands when dropped, so that not even a panic leads back into what the parent was doing.
 struct NoWayBack;
@@ -92,9 +61,13 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
         return Err(io::Error::other("this thread is panicking"));
     }
     fork::require_single_thread_soon()?;
-    if !identity.is_daemon {
-        ensure_lifeline()?;
-    }
+    // One for each: this process lets go of the end for writing as soon as it has forked.
+    let (lifeline, holds_on) = if identity.is_daemon {
+        (None, None)
+    } else {
+        let (reader, writer) = socket::pipe()?;
+        (Some(reader), Some(writer))
+    };
     let (status, theirs) = socket::record_pair()?;
     let spare = descriptor::spare(&status)?;
     // What is still held here would be written by both.
@@ -107,7 +80,7 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
     if let ForkedUnseen::Parent { child } = fork::fork_unseen()? {
         step!("fork::application::forked");
         let minder = Arc::new(child);
-        family::note_minder(&identity.name, identity.is_daemon, &minder);
+        family::note_minder(&identity.name, lifeline, &minder);
         return Ok(Starting::by_minder(
             identity.name.clone(),
             status,
@@ -136,18 +109,10 @@ pub(crate) fn start(identity: &Identity, run: impl FnOnce(OwnedFd) -> i32) -> io
                 exit_now(REFUSED)
             }
             step!("fork::child::begun");
-            drop((status, spare, applications));
-            hold_on(identity.is_daemon);
+            drop((status, spare, applications, lifeline));
+            // Held until the process ends, by whatever way.
+            std::mem::forget(holds_on);
             exit_now(run(theirs))
-        }
-    }
-}
-
-/// In the new process: holds the lifeline until it ends, or not at all.
-fn hold_on(is_daemon: bool) {
-    if let Some(Lifeline { writer, .. }) = LIFELINE.lock().take() {
-        if !is_daemon {
-            std::mem::forget(writer);
         }
     }
 }

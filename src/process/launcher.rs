@@ -139,9 +139,7 @@ extern "C" fn settle() {
     for server in &servers {
         server.wait_for_all();
     }
-    let of_forked = forked::take_lifeline().filter(|(owner, _)| *owner == identity::pid());
-    let of_forked = of_forked.map(|(_, lifeline)| lifeline);
-    for lifeline in outlived.into_iter().chain(of_forked) {
+    for lifeline in outlived.into_iter().chain(family::take_lifelines()) {
         let _closed = readable([lifeline.as_fd()], Deadline::NEVER);
     }
 }
