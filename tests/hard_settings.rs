@@ -394,6 +394,36 @@ fn a_constructor_that_starts_a_process_does_so_once() {
     ended.assert_nothing_left();
 }
 
+#[test]
+fn a_constructor_behind_the_librarys_that_starts_a_process_does_so_once() {
+    let name = "a_constructor_behind_the_librarys_that_starts_a_process_does_so_once";
+    let test = alone::test_path(module_path!(), name);
+    if alone::role().is_some() {
+        let child = Process::builder().start_method(StartMethod::Spawn);
+        assert_eq!(child.spawn(1, |n: i32| n).unwrap().join().unwrap(), 1);
+        // What is forked from an image that serves may start some.
+        let child = Process::spawn((), |()| Process::spawn(2, |n: i32| n).unwrap().join());
+        assert_eq!(child.unwrap().join().unwrap().unwrap(), 2);
+        return;
+    }
+    let application = alone::Application::new(&test, "application");
+    let ended = application
+        .env(unsafely::PROCESS_BEHIND, "1")
+        .start()
+        .wait(LIMIT);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("behind: 21"), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .contains("a constructor of the program starts it"),
+        "{}",
+        ended.stdout
+    );
+    assert!(!ended.stdout.contains("without end"), "{}", ended.stdout);
+    ended.assert_nothing_left();
+}
+
 fault_row!(a_pool_that_is_refused_says_which_limit_it_was, |method| {
     let served = pool(method, 2);
     // What it needs for asynchronous calls is there.

@@ -19,6 +19,7 @@ use crate::wire::record::{self, Record};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 hook::before_main!(serve_if_child);
 
@@ -30,9 +31,15 @@ pub(crate) fn is_linked() -> bool {
 /// What the variable says.
 static INVITATION: OnceLock<(i32, [u8; 16])> = OnceLock::new();
 
-/// Whether this image is to become a child, and is still at constructors that stand before this crate's.
+/// Whether this process has become what it was started for, or was forked from one that has. The thread that sets it is the one
+/// that goes on to serve.
+static SERVING: AtomicBool = AtomicBool::new(false);
+
+/// Whether this image is to become a child, and is still at the constructors of the program: at one that stands before this
+/// crate's, where the variable is there, or behind it, where it was taken in.
 pub(crate) fn is_still_to_serve() -> bool {
-    INVITATION.get().is_none() && std::env::var_os(VARIABLE).is_some()
+    let is_asked = INVITATION.get().is_some() || std::env::var_os(VARIABLE).is_some();
+    is_asked && !SERVING.load(Ordering::Relaxed)
 }
 
 fn serve_if_child() -> Option<fn() -> !> {
@@ -70,6 +77,7 @@ fn refuse(why: &str) -> ! {
 }
 
 fn serve() -> ! {
+    SERVING.store(true, Ordering::Relaxed);
     let Some(&(number, nonce)) = INVITATION.get() else {
         refuse("nothing was asked")
     };

@@ -124,6 +124,33 @@ pub(crate) const THREAD_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_THREAD_BEFORE_MAI
 /// With this in its environment, an image of the test binary starts a process before `main`; one that is refused prints why.
 pub(crate) const PROCESS_BEFORE_MAIN: &str = "MULTIPROCESS_TEST_PROCESS_BEFORE_MAIN";
 
+/// As [`PROCESS_BEFORE_MAIN`], behind the library's own constructor.
+pub(crate) const PROCESS_BEHIND: &str = "MULTIPROCESS_TEST_PROCESS_BEHIND";
+
+/// How many images deep such processes are, where each starts another.
+const BEHIND: &str = "MULTIPROCESS_TEST_BEHIND";
+
+#[used]
+// SAFETY: as above. The linker that Rust brings along puts it behind those without a number; another one may put it before them.
+#[unsafe(link_section = ".init_array.99999")]
+static CONSTRUCTOR_BEHIND: extern "C" fn() = start_from_behind;
+
+extern "C" fn start_from_behind() {
+    if env::var_os(PROCESS_BEHIND).is_none() {
+        return;
+    }
+    let depth: u32 = env::var(BEHIND).map_or(0, |depth| depth.parse().unwrap());
+    if depth > 2 {
+        println!("behind: without end");
+        return;
+    }
+    set_environment(BEHIND, &(depth + 1).to_string());
+    match multiprocess::Process::spawn(20, |n: i32| n + 1).map(|child| child.join()) {
+        Ok(result) => println!("behind: {}", result.unwrap()),
+        Err(error) => println!("behind: {error}"),
+    }
+}
+
 /// With this in its environment, an image of the test binary that is to be the library's process or fork server adds a line to
 /// the file that is named, and is killed when it opens the pidfd of what it has started: before it has told of it.
 pub(crate) const DIES_HALF_WAY: &str = "MULTIPROCESS_TEST_DIES_HALF_WAY";
