@@ -99,7 +99,7 @@ impl Teller {
         match self {
             // Nothing was started for it, and nothing will be.
             Teller::Server { taken, number, .. } if !taken.has(*number) => {
-                let why = format!("the fork server died{how} before it took the request in");
+                let why = format!("the fork server did not take the request in{how}");
                 NotStarted::Unbegun(Error::refused(operation, why))
             }
             Teller::Server { .. } => {
@@ -144,7 +144,8 @@ impl Teller {
 /// Why there is no process.
 #[derive(Debug)]
 pub(crate) enum NotStarted {
-    /// The server, or the spare, died before it took the request in: nothing was started, and it can be asked for again.
+    /// The server, or the spare, died before it took the request in, or could not: nothing was started, and it can be asked for
+    /// again.
     Unbegun(Error),
     Refused(Error),
 }
