@@ -124,6 +124,25 @@ each_method_alone!(
     }
 );
 
+each_method_alone!(
+    a_thread_that_keeps_standard_output_locked_keeps_no_result,
+    |method| {
+        let child = Process::builder().start_method(method).spawn(20, |n: i32| {
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let _held = std::io::stdout().lock();
+                tell.send(()).unwrap();
+                loop {
+                    std::thread::park();
+                }
+            });
+            told.recv().unwrap();
+            n + 1
+        });
+        assert_eq!(child.unwrap().join().unwrap(), 21);
+    }
+);
+
 each_method_alone!(with_standard_input_closed_it_serves, |method| {
     nix::unistd::close(0).unwrap();
     let pool = pool(method, 2);

@@ -95,6 +95,7 @@ impl Entrance {
         become_one(request.identity, request.echo);
         step!("child::enter::ready");
         let code = perform(entry, call, request.stack_size, status);
+        // It flushes standard output, unless another thread has that locked.
         std::process::exit(code)
     }
 }
@@ -124,13 +125,13 @@ pub(crate) fn perform(
     give_back(returned, status)
 }
 
-/// Writes out what was printed and sends what the function came to; returns the exit code.
+/// Sends what the function came to; returns the exit code. What was printed and not yet written out is so at the end of the
+/// process, for which whoever joins it waits: a thread that keeps standard output locked must not keep the result.
 pub(crate) fn give_back(returned: Returned, status: OwnedFd) -> i32 {
     let code = match &returned.0 {
         Err(error) if error.is_panic() => PANICKED,
         _ => 0,
     };
-    flush();
     let (head, payload) = match returned.0 {
         Ok(packed) => (News::Returned(Ok(())), packed),
         Err(error) => (News::Returned(Err(error)), Packed::default()),

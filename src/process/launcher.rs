@@ -177,6 +177,7 @@ pub(crate) fn fork_here(
             exit_now(REFUSED)
         }
         let code = run(status);
+        enter::flush();
         // Its own children are treated as at the end of any program. What the parent wants done at exit is not this
         // process's to do.
         settle();
