@@ -11,6 +11,7 @@ use multiprocess::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 
@@ -208,18 +209,33 @@ fn send(sender: &Sender<u32>, number: u32) {
 each_method_alone!(of_workers_that_get_an_end_of_a_pipe_one_has_it, |method| {
     let pool = pool(method, 2);
     let (sender, receiver) = lane();
-    let outcomes: Vec<_> = pool.with(sender).imap(0..1000, send).collect();
+    // The items of a worker need not run in their order: each says which one it was there.
+    thread_local! {
+        static RUN: Cell<u32> = const { Cell::new(0) };
+    }
+    let outcomes: Vec<_> = pool
+        .with(sender)
+        .imap(0..1000, |sender, number| {
+            send(sender, number);
+            RUN.replace(RUN.get() + 1)
+        })
+        .collect();
     let mut sent = Vec::new();
     for (number, outcome) in (0..).zip(outcomes) {
         match outcome {
-            Ok(()) => sent.push(number),
+            Ok(nth) => sent.push((nth, number)),
             Err(error) => assert_has_arrived_before(&error),
         }
     }
     assert!(!sent.is_empty());
     assert_serves(&pool);
     drop(pool);
-    assert_eq!(receiver.iter().collect::<Vec<u32>>(), sent);
+    sent.sort_unstable();
+    assert!(
+        receiver
+            .iter()
+            .eq(sent.into_iter().map(|(_, number)| number))
+    );
 });
 
 each_method_alone!(
