@@ -64,26 +64,22 @@ each_method_alone!(
         let pool = pool(method, 2);
         assert_serves(&pool);
         let before = pool.worker_pids();
-        let mut forked = None;
+        let mut ended = None;
         let numbers = (0..1000_u64).inspect(|&number| {
             if number == 100 {
-                forked = Some(unsafely::fork_here());
+                // The copy ends before this process goes on.
+                ended = unsafely::fork_here().map(unsafely::wait_for);
             }
         });
         // In both processes.
         let doubled = pool.map(numbers, |number| number * 2);
-        let Some(child) = forked.unwrap() else {
+        let Some(ended) = ended else {
             let is_told = doubled.is_err_and(|error| error.kind() == TaskErrorKind::System);
             unsafely::exit_at_once(if is_told { 0 } else { 1 });
         };
-        let ended = unsafely::wait_for(child);
-        assert_eq!(ended, WaitStatus::Exited(child, 0));
-        assert!(
-            doubled
-                .unwrap()
-                .into_iter()
-                .eq((0..1000).map(|number| number * 2))
-        );
+        assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+        let expected = (0..1000).map(|number| number * 2);
+        assert!(doubled.unwrap().into_iter().eq(expected));
         assert_eq!(pool.worker_pids(), before);
         assert_serves(&pool);
     }
