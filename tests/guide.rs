@@ -66,13 +66,15 @@ fn every_promise_names_tests_that_exist() {
 }
 
 /// Tests behind rows of these tables in which nobody waits for word of a fault, or for service after it.
-const NOT_MEASURED: [&str; 11] = [
+const NOT_MEASURED: [&str; 13] = [
     "every_call_ends_rightly_while_workers_are_killed_and_stopped",
     "calls_that_wait_are_cancelled_and_never_run",
     "an_iterator_that_panics_ends_its_imap",
     "dropping_a_pool_terminates_it",
     "a_fork_of_the_application_has_no_part_in_its_pools",
     "a_fork_of_the_application_has_no_part_in_its_calls",
+    "a_fork_within_the_input_of_a_map_has_no_part_in_it",
+    "a_forked_copy_of_an_imap_leaves_the_workers_alone",
     "a_crate_outside_works_with_fat_lto_and_panics_that_abort",
     "a_daemon_is_ended_with_the_program",
     "a_non_daemon_is_waited_for_at_the_end_of_the_program",

@@ -179,6 +179,8 @@ impl<C, Takes, D> Job<'_, C, Takes, D> {
     /// Tries an item again, up to so many times, after its worker has died or its time has passed; never after a panic,
     /// unless [`retry_panics`](Job::retry_panics) is asked for. [`TaskError::attempts`] counts.
     ///
+    /// An item that holds an end of a pipe is not tried again: the end has died with the worker.
+    ///
     /// # Examples
     ///
     /// ```
