@@ -546,7 +546,8 @@ impl Child {
     /// Learns how it ended, if it has: that is told a moment after the kernel shows it.
     pub(crate) fn look(&mut self) {
         if self.has_ended() {
-            let _unknown = self.wait(Deadline::after(PATIENCE));
+            // Once until who is to collect it is woken, should it be stopped, and once for that.
+            let _unknown = self.wait(Deadline::after(2 * PATIENCE));
         }
     }
 

@@ -100,6 +100,8 @@ pub(crate) struct Core {
     /// change inside the get side only.
     pub(crate) base: AtomicU64,
     pub(crate) limit: AtomicU64,
+    /// Up to where memory had been written then.
+    pub(crate) high: AtomicU64,
     pub(crate) put_window: Mutex<Window>,
     pub(crate) get_window: Mutex<Window>,
     pub(crate) spin_to_put: Mutex<Spin>,
@@ -148,6 +150,7 @@ impl Core {
             seen: AtomicU64::new(0),
             base: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            high: AtomicU64::new(0),
             put_window: Mutex::default(),
             get_window: Mutex::default(),
             spin_to_put: Mutex::new(Spin::new(LONGEST_OF_CLIENT)),

@@ -143,6 +143,7 @@ impl Core {
         }
         self.base.store(ledger.base(), Ordering::Relaxed);
         self.limit.store(ledger.highest_tail(), Ordering::Relaxed);
+        self.high.store(ledger.high(), Ordering::Relaxed);
         self.seen.store(put, Ordering::Relaxed);
         Ok(())
     }
@@ -208,9 +209,10 @@ impl Core {
     fn start_again_if_empty(&self, got: u64) {
         let ledger = self.ledger();
         let taken = got.wrapping_add(1);
-        // Most of the time more was seen already, and the other side's line is left alone.
+        // Most of the time more was seen already, or little was written, and the other side's line is left alone. What has come to
+        // nothing since then is given back by whoever tried to put it, or finds nothing next.
         if self.seen.load(Ordering::Relaxed) != taken
-            || ledger.high() <= NEAR as u64
+            || self.high.load(Ordering::Relaxed) <= NEAR as u64
             || ledger.put() != taken
         {
             return;

@@ -123,10 +123,16 @@ impl<T: Pod> SharedSlice<T> {
         let read = |error| Error::io(operation(), error);
         let source = File::open(path).map_err(|error| failed(operation(), error))?;
         let bytes = source.metadata().map_err(read)?.len();
-        // One that has grown meanwhile is not to be longer than a file may be.
+        // Whoever writes past what a file may have is killed, and this one may have grown, or not say how long it is.
         let mut source = source.take(limits::file_size());
-        let content = keep(bytes, |target| io::copy(&mut source, target).map(drop))
-            .map_err(|error| failed(operation(), error))?;
+        let fill = |target: &mut File| {
+            io::copy(&mut source, target)?;
+            if source.limit() == 0 && source.get_mut().read(&mut [0])? > 0 {
+                return Err(limits::too_large_a_file());
+            }
+            Ok(())
+        };
+        let content = keep(bytes, fill).map_err(|error| failed(operation(), error))?;
         let len = content.bytes().len();
         SharedSlice::of(content).ok_or_else(|| {
             let size = size_of::<T>();

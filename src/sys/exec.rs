@@ -137,14 +137,16 @@ impl Prepared {
             return given(unsafe { close_from(&mut self.actions, first) });
         }
         // Then those that are open now; what another thread opens meanwhile it should open for itself alone. To close what is not
-        // open there is no error.
+        // open there is no error. One that is above what this process may open now is refused, and left open.
         for entry in std::fs::read_dir("/proc/self/fd")? {
             let number = entry?.file_name().to_str().and_then(|it| it.parse().ok());
             if let Some(number) = number.filter(|&number: &RawFd| number >= first) {
                 // SAFETY: the actions are initialised.
-                given(unsafe {
-                    libc::posix_spawn_file_actions_addclose(&mut self.actions, number)
-                })?;
+                let result =
+                    unsafe { libc::posix_spawn_file_actions_addclose(&mut self.actions, number) };
+                if result != libc::EBADF {
+                    given(result)?;
+                }
             }
         }
         Ok(())

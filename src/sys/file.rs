@@ -47,7 +47,7 @@ pub(crate) fn set_size(file: impl AsFd, len: usize) -> io::Result<()> {
 /// that kills.
 pub(crate) fn may_have(len: u64) -> io::Result<()> {
     if len > limits::file_size() {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        return Err(limits::too_large_a_file());
     }
     Ok(())
 }

@@ -61,6 +61,11 @@ pub(crate) const TOO_MANY_OPEN: i32 = libc::EMFILE;
 /// The error of a process that gets no more memory.
 pub(crate) const OUT_OF_MEMORY: i32 = libc::ENOMEM;
 
+/// The error of a file that may not be so large.
+pub(crate) fn too_large_a_file() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFBIG)
+}
+
 /// How large a file may be that this process writes to. The kernel kills who writes past it, unless a signal is ignored.
 pub(crate) fn file_size() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)

@@ -254,6 +254,7 @@ fn a_file_that_may_not_be_so_large_is_an_error_and_no_signal() {
         "a_file_that_may_not_be_so_large_is_an_error_and_no_signal",
     );
     in_own_process(&test, LIMIT, || {
+        assert_serves(&pool(StartMethod::ForkServer, 1));
         let before = Census::now();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("numbers");
@@ -268,6 +269,8 @@ fn a_file_that_may_not_be_so_large_is_an_error_and_no_signal() {
             SharedSlice::from_slice(&[1_u8; BYTES]).map(drop),
             SharedSlice::from_fn(BYTES, |n| n as u8).map(drop),
             SharedSlice::<u8>::from_file(&file).map(drop),
+            // It does not say how long it is.
+            SharedSlice::<u8>::from_file("/dev/zero").map(drop),
             SharedMemory::create(&name, BYTES).map(drop),
             Pool::builder().workers(1).build().map(drop),
         ];
