@@ -80,9 +80,15 @@ impl Floor {
                 Some(_) => TaskError::new(TaskErrorKind::Timeout, "").with_status(end.status),
                 None => TaskError::crash(end.status),
             };
-            self.charge(piece, error.in_process(end.pid), true);
-            // The job gets on, if only by failures.
-            self.staff.has_got_on();
+            if end.pid == 0 {
+                // What was sent to it for good is lost with it.
+                let error = TaskError::new(TaskErrorKind::System, self.staff.refusal());
+                self.charge(piece, error, false);
+            } else {
+                self.charge(piece, error.in_process(end.pid), true);
+                // The job gets on, if only by failures.
+                self.staff.has_got_on();
+            }
         }
         if !end.was_ready && end.pid != 0 && doom.is_none() {
             self.initial_deaths += 1;
@@ -154,7 +160,8 @@ impl Floor {
         };
         match &mut job.sink {
             Sink::Caller(events) => {
-                if !matches!(events.last(), Some(Event::Broken { .. })) {
+                let is_told = matches!(events.last(), Some(Event::Broken { .. }));
+                if !is_told && !self.dispatcher.is_done(id) {
                     let (item, error) = (self.dispatcher.first_open(id), error.clone());
                     events.push(Event::Broken { item, error });
                 }

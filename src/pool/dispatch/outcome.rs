@@ -118,7 +118,7 @@ impl Dispatcher {
     }
 
     /// A worker has died. Returns the item that is charged, if one is. Its other items are ready again. An item that can be sent once
-    /// only is charged whether it was begun or not.
+    /// only is charged whether it was begun or not, if it is wanted.
     pub(crate) fn died(&mut self, worker: usize, fate: Fate) -> Option<Piece> {
         let mut pieces = std::mem::take(&mut self.workers[worker]).pieces;
         let mut charged = None;
@@ -127,7 +127,15 @@ impl Dispatcher {
             Fate::Between | Fate::Killed => usize::MAX,
         };
         if pieces.front().is_some_and(|front| front.is_once) {
-            before = 0;
+            // What stands behind it was not begun.
+            before = usize::MAX;
+            charged = pieces.pop_front();
+            let jobs = &mut self.jobs;
+            let unwanted = charged.take_if(|front| {
+                let job = jobs.get_mut(&front.job);
+                job.is_some_and(|job| job.cancelled.remove(&front.item))
+            });
+            self.dropped.extend(unwanted);
         } else if fate == Fate::Between {
             if let Some(front) = pieces.front_mut() {
                 front.deaths += 1;

@@ -16,9 +16,9 @@ pub(crate) struct Piece {
     pub(crate) start: usize,
     pub(crate) item: usize,
     pub(crate) count: usize,
-    /// How often its first item was tried before.
-    /// Whether it is one item that can be sent once only. Who gets it has nothing else, and keeps it.
+    /// Whether it is one item that can be sent once only. Who gets it has nothing else, and keeps it as long as it is wanted.
     pub(crate) is_once: bool,
+    /// How often its first item was tried before.
     pub(crate) attempts: u32,
     pub(crate) deaths: u32,
     /// What it was believed to take when it was sent.

@@ -359,9 +359,21 @@ impl Dispatcher {
             .sum()
     }
 
-    /// How many of the items that are with a worker cannot be taken back: what can be sent once only is the first that it has.
+    /// How many of the items that are with a worker cannot be taken back: what can be sent once only, as long as it is wanted, is the
+    /// first that it has.
     pub(crate) fn items_for_good(&self, worker: usize) -> usize {
-        usize::from(self.front(worker).is_some_and(|front| front.is_once))
+        let is_wanted = |front: &Piece| {
+            let job = self.jobs.get(&front.job);
+            job.is_some_and(|job| !job.cancelled.contains(&front.item))
+        };
+        let front = self.front(worker).filter(|front| front.is_once);
+        usize::from(front.is_some_and(is_wanted))
+    }
+
+    /// Whether all items of a job were submitted and have their outcomes.
+    pub(crate) fn is_done(&self, job: JobId) -> bool {
+        let is_complete = self.jobs.get(&job).is_some_and(|open| open.is_complete);
+        is_complete && self.first_open(job).is_none()
     }
 
     /// Items that were taken back from a worker and that it has not passed over yet.

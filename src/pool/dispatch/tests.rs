@@ -652,6 +652,12 @@ fn what_can_be_sent_once_only_goes_to_who_has_nothing_and_stays_there() {
     dispatcher.up(0);
     assert_eq!(sent(&mut dispatcher), [(0, 3)]);
     assert_eq!(dispatcher.first_open(job), Some(2));
+    // One that nobody wants any more is given up, and charged to nobody.
+    dispatcher.cancel(job, 2, &mut Vec::new());
+    assert_eq!(dispatcher.items_for_good(1), 0);
+    assert!(dispatcher.died(1, Fate::At(0)).is_none());
+    assert_eq!(dispatcher.take_dropped().len(), 1);
+    assert_eq!(dispatcher.first_open(job), Some(3));
 }
 
 #[test]
