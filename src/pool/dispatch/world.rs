@@ -296,6 +296,10 @@ impl World {
                     let free = model.permitted - model.begun;
                     let taken = if all { free } else { free.div_ceil(2) };
                     model.permitted -= taken;
+                    if model.permitted == model.told {
+                        // What it is sent next it has not had before.
+                        model.left_since = None;
+                    }
                     self.dispatcher.revoked(worker, taken);
                     has_taken_back |= taken > 0;
                 }
