@@ -299,12 +299,10 @@ each_method_alone!(worker_lifetime_early_close, |method| {
     }
 });
 
-// CPython: _TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid: there a `ValueError`, here the least that makes sense
-each_method!(maxtasksperchild_of_none_is_one, |method| {
+// CPython: _TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid
+each_method!(maxtasksperchild_of_none_is_refused, |method| {
     let builder = Pool::builder().workers(1).start_method(method);
-    let pool = builder.max_tasks_per_worker(0).build().unwrap();
-    let pids = pool.map(0..3, |_: u32| std::process::id()).unwrap();
-    assert!(pids[0] != pids[1] && pids[1] != pids[2]);
+    assert!(builder.max_tasks_per_worker(0).build().is_err());
 });
 
 // CPython: TestPoolNotLeakOnFailure.test_release_unused_processes: the census finds no process of a pool that failed
