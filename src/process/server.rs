@@ -228,6 +228,7 @@ impl Server {
             let [request, is_orphan, ended] = match looked {
                 Ok(looked) => looked,
                 Err(error) if error.raw_os_error() == Some(limits::OUT_OF_MEMORY) => {
+                    // Nobody tells when there is memory again.
                     std::thread::sleep(PAUSE);
                     continue;
                 }
